@@ -1,0 +1,27 @@
+"""Entry point of `llmctl` and `python -m llmctl`.
+
+`--version` is answered before anything else is imported: scripts call it often and it must cost nothing.
+"""
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command line; never returns (the process exits with the code of architecture's table)."""
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        from llmctl import __version__
+
+        # Not through sys.stdout: what it cannot write to a closed pipe it tries again when Python exits.
+        try:
+            os.write(1, f"llmctl {__version__}\n".encode())
+        except OSError:
+            raise SystemExit(1) from None
+        raise SystemExit(0)
+    from llmctl.cli.app import run
+
+    raise SystemExit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The commands by name, loaded on use: `llmctl --help` imports none of them."""
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from llmctl import __version__
+from llmctl.cli.console import is_terminal
+from llmctl.cli.options import common_options, console_of
+from llmctl.core import lazy
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command, or a group of commands, and its line in `--help` (the first of the function's docstring)."""
+
+    summary: str
+    target: str = ""
+    """`module:function` of a command; empty for a group."""
+    commands: "dict[str, Entry] | None" = None
+
+
+COMMANDS: dict[str, Entry] = {
+    "chat": Entry("Chat with a model, or answer one prompt.", "llmctl.cli.chat.command:chat"),
+    "config": Entry(
+        "Look at the settings.",
+        commands={
+            "show": Entry("Show every setting in force and where it comes from.", "llmctl.cli.config:show")
+        },
+    ),
+    "doctor": Entry("Say what llmctl finds on this machine.", "llmctl.cli.doctor:doctor"),
+}
+
+
+class LazyGroup(TyperGroup):
+    """A Typer group over a table of entries."""
+
+    entries: dict[str, Entry]
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names, in the order of the table."""
+        return list(self.entries)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A group, or a command's name and line of help; the command itself comes from `resolve_command`."""
+        entry = self.entries.get(cmd_name)
+        if entry is None:
+            return None
+        if entry.commands is not None:
+            return build_group(cmd_name, entry.summary, entry.commands)
+        return TyperCommand(cmd_name, help=entry.summary, rich_markup_mode=markup_mode())
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is about to run, imported now."""
+        name, found, rest = super().resolve_command(ctx, args)
+        if name is not None and self.entries[name].commands is None:
+            found = build_command(name, self.entries[name])
+        return name, found, rest
+
+
+def build_group(
+    name: str, help_text: str, entries: dict[str, Entry], *, has_version: bool = False
+) -> LazyGroup:
+    """A Typer app whose commands come from `entries`, turned into its command object.
+
+    With `has_version` the group takes `--version` as well.
+    """
+    app = typer.Typer(
+        name=name,
+        cls=LazyGroup,
+        help=help_text,
+        add_completion=False,
+        invoke_without_command=True,
+        context_settings=CONTEXT_SETTINGS,
+        rich_markup_mode=markup_mode(),
+    )
+    app.callback()(_show_help_or_version if has_version else _show_help)
+    built = get_command(app)
+    assert isinstance(built, LazyGroup)
+    built.params.extend(common_options())
+    built.entries = entries
+    # Typer reads only the keys, to suggest the nearest name.
+    built.commands = dict.fromkeys(entries, TyperCommand(None))
+    return built
+
+
+def build_command(name: str, entry: Entry) -> TyperCommand:
+    """Import a command's function and build its command object, common options included."""
+    app = typer.Typer(add_completion=False, context_settings=CONTEXT_SETTINGS, rich_markup_mode=markup_mode())
+    app.command(name)(lazy.load(entry.target))
+    built = get_command(app)
+    assert isinstance(built, TyperCommand)
+    built.params.extend(common_options())
+    return built
+
+
+def markup_mode() -> Any:
+    """Boxes and colour in help only on a terminal: a pipe gets plain text, faster."""
+    return "rich" if is_terminal(sys.stdout) else None
+
+
+def _show_help(ctx: typer.Context) -> None:
+    """Without a command, a group shows what it offers."""
+    if ctx.invoked_subcommand is None:
+        help_text = ctx.get_help()
+        # With boxes Typer prints by itself and returns nothing.
+        if help_text:
+            console_of(ctx).line(help_text)
+
+
+def _show_help_or_version(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False,
+) -> None:
+    if version:
+        console_of(ctx).line(f"llmctl {__version__}")
+        raise typer.Exit
+    _show_help(ctx)

@@ -1,0 +1,131 @@
+"""The only place that prints: answers and data to stdout, everything else to stderr."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, TextIO
+
+from llmctl.core.errors import LlmctlError
+from llmctl.core.progress import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+
+class Console:
+    """stdout and stderr of one run of the command, with what the user said of colour and noise."""
+
+    def __init__(self, *, is_json: bool = False) -> None:
+        self.is_json = is_json
+        """Whether errors are one JSON object."""
+        self.color: str | None = None
+        """`auto`, `always` or `never`; None until somebody says so."""
+        self.verbosity = 0
+        """-1 quiet, 0 usual, 1 reasons, 2 everything."""
+        self.is_debug = False
+
+    def write(self, text: str) -> None:
+        """A piece of the answer, on stdout at once."""
+        if sys.stdout is None:
+            raise LlmctlError("cannot write to stdout: it is closed")
+        try:
+            _write_safely(sys.stdout, text)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _forget_buffer(sys.stdout)
+            raise LlmctlError(f"cannot write to stdout: {error.strerror}") from error
+
+    def line(self, text: str = "") -> None:
+        """A line of data on stdout."""
+        self.write(text + "\n")
+
+    def json(self, value: Any, *, indent: int | None = 2) -> None:
+        """A value on stdout as JSON; one line when `indent` is None."""
+        self.line(json.dumps(value, ensure_ascii=False, indent=indent))
+
+    def table(self, columns: list[str], rows: list[list[str]]) -> None:
+        """Aligned columns on stdout."""
+        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        for row in (columns, *rows):
+            padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            self.line("  ".join(padded).rstrip())
+
+    def note(self, text: str) -> None:
+        """A remark on stderr, left out with `-q`."""
+        if self.verbosity >= 0:
+            _write_safely(sys.stderr, text + "\n")
+
+    def error(self, error: LlmctlError) -> None:
+        """One line on stderr (a JSON object with `--json`)."""
+        if self.is_json:
+            _write_safely(sys.stderr, json.dumps({"error": error.as_dict()}, ensure_ascii=False) + "\n")
+            return
+        text = " ".join(error.message.split())
+        hint = f" ({' '.join(error.hint.split())})" if error.hint else ""
+        label = self._style("error:", "1;31")
+        _write_safely(sys.stderr, f"{label} {text}{hint}\n")
+
+    def progress(self) -> AbstractContextManager[Progress]:
+        """A live bar on a terminal's stderr; silence elsewhere."""
+        if self.verbosity < 0 or not self.is_live:
+            return nullcontext(SilentProgress())
+        from llmctl.cli.progress import RichProgress
+
+        return RichProgress(self.rich_stderr())
+
+    def rich_stderr(self) -> "RichConsole":
+        """A rich console on stderr that follows `--color`."""
+        from rich.console import Console as RichConsole
+
+        return RichConsole(stderr=True, no_color=not self.has_color(sys.stderr), highlight=False)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether stderr is a terminal that can redraw a line."""
+        return is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+
+    def has_color(self, stream: TextIO | None) -> bool:
+        """`--color` first, then NO_COLOR and FORCE_COLOR, then whether `stream` is a capable terminal."""
+        if self.color in ("always", "never"):
+            return self.color == "always"
+        if os.environ.get("NO_COLOR"):
+            return False
+        return bool(os.environ.get("FORCE_COLOR")) or (
+            is_terminal(stream) and os.environ.get("TERM") != "dumb"
+        )
+
+    def _style(self, text: str, code: str) -> str:
+        return f"\033[{code}m{text}\033[0m" if self.has_color(sys.stderr) else text
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether `stream` is a terminal; it is None when whoever started llmctl has closed it."""
+    return stream is not None and stream.isatty()
+
+
+def _write_safely(stream: TextIO | None, text: str) -> None:
+    if stream is None:
+        return
+    _make_lossless(stream)
+    stream.write(text)
+    stream.flush()
+
+
+def _make_lossless(stream: TextIO) -> None:
+    """A terminal or pipe in an old encoding shows what it cannot write as escapes instead of failing.
+
+    The C locale's own way (surrogateescape) fails just as `strict` does.
+    """
+    reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)
+    if reconfigure is not None and getattr(stream, "errors", None) in ("strict", "surrogateescape"):
+        reconfigure(errors="backslashreplace")
+
+
+def _forget_buffer(stream: TextIO) -> None:
+    """What could not be written is not tried again when Python exits."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)

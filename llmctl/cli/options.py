@@ -1,0 +1,160 @@
+"""The options that every command has, and each flag that several commands share, written once."""
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperOption
+from typer.main import get_command
+
+from llmctl.cli.console import Console
+from llmctl.core import log, settings
+from llmctl.core.settings import Settings
+
+COMMON_PANEL = "Common options"
+
+
+def console_of(ctx: typer.Context) -> Console:
+    """The console that `run` made for this invocation."""
+    console = ctx.find_object(Console)
+    assert console is not None
+    return console
+
+
+def settings_of(ctx: typer.Context) -> Settings:
+    """The settings in force before the command's own flags; the console learns their colour."""
+    console, found = console_of(ctx), settings.load()
+    if console.color is None:
+        console.color = found.color
+    return found
+
+
+def _verbose(ctx: typer.Context, value: int) -> int:
+    if value:
+        _set_verbosity(ctx, value)
+    return value
+
+
+def _quiet(ctx: typer.Context, value: bool) -> bool:
+    if value:
+        _set_verbosity(ctx, -1)
+    return value
+
+
+def _set_verbosity(ctx: typer.Context, verbosity: int) -> None:
+    console_of(ctx).verbosity = verbosity
+    log.setup(verbosity)
+
+
+def _debug(ctx: typer.Context, value: bool) -> bool:
+    if value:
+        console_of(ctx).is_debug = True
+    return value
+
+
+def _color(ctx: typer.Context, value: str | None) -> str | None:
+    if value is not None:
+        if value not in ("auto", "always", "never"):
+            raise typer.BadParameter(f"{value!r} is not one of auto, always, never.")
+        console_of(ctx).color = value
+    return value
+
+
+def _common(
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "-v",
+            "--verbose",
+            count=True,
+            callback=_verbose,
+            show_default=False,
+            rich_help_panel=COMMON_PANEL,
+            help="Say what is chosen and why; twice for everything.",
+        ),
+    ] = 0,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "-q", "--quiet", callback=_quiet, rich_help_panel=COMMON_PANEL, help="Errors only on stderr."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug", callback=_debug, rich_help_panel=COMMON_PANEL, help="Show a traceback with an error."
+        ),
+    ] = False,
+    color: Annotated[
+        str | None,
+        typer.Option(
+            "--color",
+            metavar="auto|always|never",
+            callback=_color,
+            rich_help_panel=COMMON_PANEL,
+            help="Colour; auto looks at the terminal and NO_COLOR.",
+        ),
+    ] = None,
+) -> None:
+    """Carrier of the common options; never run."""
+
+
+def common_options() -> list[TyperOption]:
+    """`-v -q --debug --color`: they act on the console and are not handed to the command."""
+    carrier = typer.Typer(add_completion=False)
+    carrier.command(add_help_option=False)(_common)
+    options = [param for param in get_command(carrier).params if isinstance(param, TyperOption)]
+    for option in options:
+        option.expose_value = False
+    return options
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON; errors too, as one object on stderr.")]
+
+_SAMPLING, _LOADING = "Sampling", "Loading"
+
+
+def _sampling(help_text: str, *names: str, metavar: str | None = None) -> Any:
+    return typer.Option(
+        *names, help=help_text, metavar=metavar, rich_help_panel=_SAMPLING, show_default=False
+    )
+
+
+def _loading(help_text: str, *names: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=help_text, metavar=metavar, rich_help_panel=_LOADING, show_default=False)
+
+
+# Parameters of these types must carry the setting's name (`core.settings.KEYS`): `flags_of` reads them by it.
+Temperature = Annotated[float | None, _sampling("0 is greedy; left out, the model's own.")]
+TopP = Annotated[float | None, _sampling("Only the likeliest tokens that together reach this probability.")]
+TopK = Annotated[int | None, _sampling("Only the k likeliest tokens; 0 is all.")]
+MinP = Annotated[float | None, _sampling("Only tokens of at least this share of the likeliest.")]
+RepetitionPenalty = Annotated[float | None, _sampling("Above 1 discourages what prompt and answer hold.")]
+PresencePenalty = Annotated[float | None, _sampling("Lowers tokens that the answer already holds.")]
+FrequencyPenalty = Annotated[float | None, _sampling("The same, for each time that they occur.")]
+Seed = Annotated[int | None, _sampling("The same seed gives the same answer.")]
+MaxNewTokens = Annotated[int | None, _sampling("Longest answer in tokens; left out, what the context holds.")]
+Stop = Annotated[list[str] | None, _sampling("End before this text; repeatable.", "--stop", metavar="TEXT")]
+StopTokenIds = Annotated[list[int] | None, _sampling("End at this token; repeatable.", "--stop-token-id")]
+Logprobs = Annotated[int | None, _sampling("Log-probabilities, of so many likeliest too (--json).")]
+
+DeviceFlag = Annotated[
+    str | None, _loading("Where the model runs; auto is the best there is.", metavar="auto|cuda|xpu|mps|cpu")
+]
+DtypeFlag = Annotated[
+    str | None,
+    _loading("Numbers that it computes in.", "--dtype", metavar="auto|float32|bfloat16|float16"),
+]
+Revision = Annotated[str | None, _loading("Branch, tag or commit on the hub.")]
+TrustRemoteCode = Annotated[
+    bool, _loading("Run Python code of the model's repository. Read it first.", "--trust-remote-code")
+]
+
+FLAG_NAMES = {"model": "MODEL", "stop_token_ids": "--stop-token-id"}
+"""What a setting is called on the command line, where that is not `--` and its name."""
+
+
+def flags_of(ctx: typer.Context) -> dict[str, Any]:
+    """The flags of a command that are settings, by the setting's name; None where not given."""
+    given = {key: ctx.params[key] for key in settings.KEYS if key in ctx.params}
+    # A repeatable flag that is not given is an empty list.
+    return {key: value for key, value in given.items() if value is not None and value != []}

@@ -1,0 +1,104 @@
+"""Reads sampling parameters from outside (flags, settings, JSON) and holds the range of each in one table."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from llmctl.core.errors import UsageError
+from llmctl.core.types import SamplingParams
+
+ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """What a number may be."""
+
+    kind: type[int] | type[float]
+    low: float
+    high: float = math.inf
+    open_low: bool = False
+    """Whether `low` itself is excluded."""
+
+    def __str__(self) -> str:
+        high = "" if math.isinf(self.high) else f" and at most {self.high:g}"
+        return f"{'more than' if self.open_low else 'at least'} {self.low:g}{high}"
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` is inside."""
+        above = value > self.low if self.open_low else value >= self.low
+        # Not math.isfinite: a whole number may be too large for a float.
+        return above and value <= self.high and value != math.inf
+
+
+RANGES: dict[str, Range] = {
+    "temperature": Range(kind=float, low=0, high=100),
+    "top_p": Range(kind=float, low=0, high=1, open_low=True),
+    "top_k": Range(kind=int, low=0),
+    "min_p": Range(kind=float, low=0, high=1),
+    "repetition_penalty": Range(kind=float, low=0, high=10, open_low=True),
+    "presence_penalty": Range(kind=float, low=-2, high=2),
+    "frequency_penalty": Range(kind=float, low=-2, high=2),
+    "seed": Range(kind=int, low=0, high=2**63 - 1),
+    "max_new_tokens": Range(kind=int, low=1),
+    "logprobs": Range(kind=int, low=0, high=20),
+}
+KEYS: tuple[str, ...] = tuple(field.name for field in fields(SamplingParams))
+
+
+def update(base: SamplingParams, values: Mapping[str, Any]) -> SamplingParams:
+    """`base` with `values` laid over it; None leaves a field as it is.
+
+    Raises `UsageError` for a name that does not exist, a wrong type or a number outside its range.
+    """
+    changes: dict[str, Any] = {}
+    for name, value in values.items():
+        key = ALIASES.get(name, name)
+        if key not in KEYS:
+            raise unknown_key(name, (*KEYS, *ALIASES))
+        if value is not None:
+            changes[key] = _checked(key, value)
+    return replace(base, **changes)
+
+
+def unknown_key(name: str, known: tuple[str, ...]) -> UsageError:
+    """The error for a misspelt key, with the nearest known one."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return UsageError(f"unknown key {name!r}", hint=hint)
+
+
+def _checked(key: str, value: Any) -> Any:
+    if key == "stop":
+        return _texts(key, value)
+    if key == "stop_token_ids":
+        return _ids(key, value)
+    return _number(key, value, RANGES[key])
+
+
+def _number(key: str, value: Any, limits: Range) -> int | float:
+    if isinstance(value, float) and limits.kind is int and value.is_integer():
+        value = int(value)
+    accepted = (int,) if limits.kind is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, accepted):
+        noun = "a whole number" if limits.kind is int else "a number"
+        raise UsageError(f"{key} must be {noun}, not {value!r}")
+    if not limits.holds(value):
+        raise UsageError(f"{key} must be {limits}, not {value!r}")
+    return limits.kind(value)
+
+
+def _texts(key: str, value: Any) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text for text in texts):
+        raise UsageError(f"{key} must be a string or a list of strings that are not empty, not {value!r}")
+    return tuple(texts)
+
+
+def _ids(key: str, value: Any) -> tuple[int, ...]:
+    is_list = isinstance(value, list | tuple)
+    if not is_list or not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in value):
+        raise UsageError(f"{key} must be a list of token ids (whole numbers from 0), not {value!r}")
+    return tuple(value)

@@ -1,0 +1,126 @@
+"""What travels through the seam of `core.backend`: requests down, deltas up. Plain frozen data, no behaviour.
+
+Counts are in tokens, times in seconds, log-probabilities in nats.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "cancelled"]
+Role = Literal["system", "user", "assistant", "tool"]
+ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How tokens are chosen. The defaults are greedy-neutral: every filter off, temperature 1.
+
+    Applied in this order: repetition, presence and frequency penalty; temperature; min-p; top-k; top-p.
+    """
+
+    temperature: float = 1.0
+    """0 means greedy."""
+    top_p: float = 1.0
+    """Smallest set of tokens whose probability reaches this, in (0, 1]."""
+    top_k: int = 0
+    """Keep the k likeliest tokens; 0 keeps all."""
+    min_p: float = 0.0
+    """Drop tokens less likely than this share of the likeliest, in [0, 1]."""
+    repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative logits of every token of prompt and answer, > 0."""
+    presence_penalty: float = 0.0
+    """Subtracted once from the logit of each token of the answer, in [-2, 2]."""
+    frequency_penalty: float = 0.0
+    """Subtracted per occurrence in the answer, in [-2, 2]."""
+    seed: int | None = None
+    """The same seed, request and model give the same answer; None draws one."""
+    max_new_tokens: int | None = None
+    """None: as many as the context holds."""
+    stop: tuple[str, ...] = ()
+    """The answer ends before the first of these strings, which is never shown."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Beside the model's own end tokens."""
+    logprobs: int | None = None
+    """None: no log-probabilities; n: those of the chosen token and of the n likeliest, in [0, 20]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """Messages that the backend renders with the model's own template."""
+
+    messages: tuple[Message, ...]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionRequest:
+    """Text that the model continues, or token ids that are taken as they are."""
+
+    prompt: str | tuple[int, ...]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+
+
+GenerationRequest = ChatRequest | CompletionRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A token that could stand in a place, with its log-probability under the raw model."""
+
+    token_id: int
+    token: str
+    """Its text by itself; U+FFFD where it is only a part of a character."""
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """A generated token and the likeliest ones in its place, likeliest first."""
+
+    chosen: Candidate
+    top: tuple[Candidate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Exact token counts; the end token counts as generated, a token behind a stop string does too."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Wall-clock seconds of one request inside the backend."""
+
+    first_token_s: float
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """Carried by the last delta of a stream and by no other."""
+
+    reason: FinishReason
+    usage: Usage
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """A piece of an answer. `text` never holds half a character, a special token or part of a stop string."""
+
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    """Tokens generated since the last delta; their text may come later."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One for each of `token_ids`, when asked for."""
+    finish: Finish | None = None

@@ -1,0 +1,1 @@
+"""The tests mirror the package: tests/core for llmctl/core, and so on."""

@@ -1,0 +1,167 @@
+"""`llmctl doctor`: tells what is there, and what is there but broken, without breaking itself."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmctl import __version__
+from llmctl.cli import doctor
+from tests.conftest import ROOT, Llmctl
+
+
+def test_json_holds_all_findings(llmctl: Llmctl) -> None:
+    ended = llmctl("doctor", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    found = json.loads(ended.out)
+    assert found.keys() == {
+        *("llmctl", "python", "platform", "executable", "libraries", "optional", "devices", "cpu", "places"),
+        "untested",
+    }
+    assert found["llmctl"] == __version__
+    assert found["python"] == platform.python_version()
+    assert found["executable"] == sys.executable
+    assert found["libraries"] == {name: importlib.metadata.version(name) for name in doctor.LIBRARIES}
+    assert found["optional"].keys() == doctor.OPTIONAL.keys()
+    assert found["cpu"].keys() == {"cores", "features", "compiler"}
+    assert found["cpu"]["cores"] == os.cpu_count()
+
+
+def test_the_cpu_is_the_last_device_and_has_memory(llmctl: Llmctl) -> None:
+    device = json.loads(llmctl("doctor", "--json").out)["devices"][-1]
+    assert device.keys() == {"kind", "name", "total_bytes", "free_bytes", "native_bfloat16"}
+    assert device["kind"] == "cpu"
+    assert 0 < device["free_bytes"] <= device["total_bytes"]
+    assert isinstance(device["native_bfloat16"], bool)
+
+
+def test_text_tells_the_same(llmctl: Llmctl) -> None:
+    ended = llmctl("doctor")
+    assert (ended.code, ended.err) == (0, "")
+    lines = ended.out.splitlines()
+    assert lines[0].startswith(f"llmctl {__version__}  python {platform.python_version()}  ")
+    sections = [line for line in lines[1:] if line and not line.startswith(" ")]
+    assert sections == ["libraries", "optional", "devices", "cpu", "places", "untested here"]
+    words = [line.split() for line in lines]
+    assert ["torch", importlib.metadata.version("torch")] in words
+    assert any(line.lstrip().startswith("cpu ") and "GiB free" in line for line in lines)
+    assert f"{os.environ['LLMCTL_DATA_HOME']} (not made yet)" in ended.out
+
+
+BROKEN = {
+    "raise ImportError('cannot import name PytorchGELUTanh')": "cannot import name PytorchGELUTanh",
+    "import torch_that_is_missing": "No module named 'torch_that_is_missing'",
+    "import math; math.nope": "module 'math' has no attribute 'nope'",
+    "raise OSError('libcudart.so.12: cannot open\\nshared object file')": "libcudart.so.12: cannot open",
+    "raise RuntimeError": "RuntimeError",
+    "{}['kernel']": "'kernel'",
+    "undefined_name": "name 'undefined_name' is not defined",
+    "1 + ''": "unsupported operand type(s) for +: 'int' and 'str'",
+    "raise ValueError('CUDA version')": "CUDA version",
+    "def": "invalid syntax (__init__.py, line 1)",
+}
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder from which this process imports; what was imported from it is forgotten afterwards."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in doctor.OPTIONAL:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def write_package(folder: Path, name: str, source: str) -> None:
+    (folder / name).mkdir()
+    (folder / name / "__init__.py").write_text(source)
+
+
+@pytest.mark.parametrize(("source", "reason"), BROKEN.items())
+def test_an_optional_package_that_is_broken_is_told_with_its_reason(
+    llmctl: Llmctl, packages: Path, source: str, reason: str
+) -> None:
+    write_package(packages, "awq", source)
+    ended = llmctl("doctor", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    assert json.loads(ended.out)["optional"]["awq"] == f"does not import: {reason}"
+    assert f"awq         does not import: {reason} (autoawq's kernels)" in llmctl("doctor").out
+
+
+def test_an_optional_package_is_usable_or_not_installed(
+    llmctl: Llmctl, packages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_package(packages, "awq", "")
+    monkeypatch.setitem(sys.modules, "gptqmodel", None)  # as an import system says: there is none
+    found = json.loads(llmctl("doctor", "--json").out)["optional"]
+    del sys.modules["awq"]
+    assert found["awq"] == "usable"
+    assert found["gptqmodel"] == "not installed"
+
+
+def test_what_a_package_prints_is_no_finding(llmctl: Llmctl, packages: Path) -> None:
+    write_package(packages, "gptqmodel", "print('Welcome!')")
+    ended = llmctl("doctor", "--json")
+    del sys.modules["gptqmodel"]
+    assert json.loads(ended.out)["optional"]["gptqmodel"] == "usable"
+    assert ended.err == "Welcome!\n"
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o740, 0o701])
+def test_a_data_folder_that_others_can_read_is_told_with_its_cure(llmctl: Llmctl, mode: int) -> None:
+    path = Path(os.environ["LLMCTL_DATA_HOME"])
+    path.mkdir()
+    path.chmod(mode)
+    state = f"others can read it (mode {mode:04o}): chmod 700 {path}"
+    assert json.loads(llmctl("doctor", "--json").out)["places"]["data"] == {"path": str(path), "state": state}
+    assert f"{path} ({state})" in llmctl("doctor").out
+    path.chmod(0o700)
+    assert json.loads(llmctl("doctor", "--json").out)["places"]["data"]["state"] == "ready"
+
+
+def test_other_folders_may_be_read_by_others(llmctl: Llmctl) -> None:
+    path = Path(os.environ["LLMCTL_CACHE_HOME"])
+    path.mkdir()
+    path.chmod(0o755)
+    assert json.loads(llmctl("doctor", "--json").out)["places"]["cache"]["state"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, "{root}/home/.cache/huggingface/hub"),
+        ({"XDG_CACHE_HOME": "{root}/xdg"}, "{root}/xdg/huggingface/hub"),
+        ({"XDG_CACHE_HOME": "{root}/xdg", "HF_HOME": "{root}/hf"}, "{root}/hf/hub"),
+        ({"HF_HOME": "{root}/hf", "HF_HUB_CACHE": "{root}/models"}, "{root}/models"),
+    ],
+    ids=["nothing set", "XDG", "HF_HOME", "HF_HUB_CACHE"],
+)
+def test_models_are_where_huggingface_hub_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], expected: str
+) -> None:
+    monkeypatch.delenv("HF_HOME")
+    for name, text in ({"HOME": "{root}/home"} | environ).items():
+        monkeypatch.setenv(name, text.format(root=tmp_path))
+    # In a process of its own, because huggingface_hub looks once; and without the devices, which need torch.
+    script = "from llmctl.cli import doctor; print(doctor._places()['models']['path'])"
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert ended.stdout.strip() == expected.format(root=tmp_path), ended.stderr
+
+
+def test_a_library_of_another_version_than_the_tested_one_is_told(
+    llmctl: Llmctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "TESTED_TORCH", "1.0")
+    notes = json.loads(llmctl("doctor", "--json").out)["untested"]
+    assert f"torch {importlib.metadata.version('torch')}: llmctl is tested with 1.0" in notes
+
+
+def test_a_bad_setting_is_found_by_doctor_too(llmctl: Llmctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMCTL_DEVICE", "gpu")
+    ended = llmctl("doctor")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("error: LLMCTL_DEVICE: device must be one of ")
