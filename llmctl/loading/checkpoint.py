@@ -1,0 +1,191 @@
+"""Finds a model by the name that a user gives and says what it is: folder, configuration, weights, sizes.
+
+Reads JSON and safetensors headers only, so it knows a model of any size in milliseconds and needs no torch.
+"""
+
+import difflib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmctl.core.errors import BadFileError, NotFoundError, UsageError
+from llmctl.core.progress import Progress
+from llmctl.loading import contents
+from llmctl.loading.header import read_header
+
+_FILE_SUFFIXES = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json")
+_HUB_ID_MAX_SLASHES = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A model's files, checked to be complete; nothing of the weights is read but their headers."""
+
+    name: str
+    """As a user would call it: hub id, embedded model's name or folder's name."""
+    folder: Path
+    config: Mapping[str, Any]
+    """`config.json`."""
+    generation_config: Mapping[str, Any]
+    """`generation_config.json`, empty when there is none."""
+    weight_files: tuple[Path, ...]
+    """Safetensors files, in order of their names."""
+    num_bytes: int
+    """Weights of all files."""
+    bytes_by_dtype: Mapping[str, int]
+    """By safetensors' type name: {"BF16": 123}."""
+    num_parameters: int
+    """Numbers as they are stored; packed 4-bit weights count by container."""
+    revision: str | None = None
+    """Asked for by the user."""
+    commit: str | None = None
+    """Commit of the hub's repository, None for other folders."""
+
+
+def locate(model: str, *, revision: str | None, progress: Progress) -> Checkpoint:
+    """Find `model`: a local folder, else an embedded model, else a repository of the hub (downloaded).
+
+    Raises `UsageError` (a revision of something that has none), `NotFoundError`, `BadFileError`, and what
+    `hub.download` raises.
+    """
+    folder = _local_folder(model)
+    name = folder.resolve().name if folder else model
+    if folder is None:
+        folder = _embedded().get(model)
+    if folder is None:
+        from llmctl.loading import hub
+
+        folder = hub.download(model, revision=revision, progress=progress)
+        return open_folder(folder, name=model, revision=revision, commit=folder.name)
+    if revision is not None:
+        raise UsageError(
+            f"--revision {revision} is for models of the hub, and {model} is {folder}",
+            hint="leave --revision out",
+        )
+    return open_folder(folder, name=name)
+
+
+def open_folder(
+    folder: Path, *, name: str | None = None, revision: str | None = None, commit: str | None = None
+) -> Checkpoint:
+    """Check that `folder` is a whole model that llmctl can run.
+
+    Raises `BadFileError` naming what is missing or damaged.
+    """
+    names = _names(folder)
+    if contents.CONFIG not in names:
+        _refuse_folder(folder, names)
+    contents.refuse_unusable(str(folder), names)
+    config = contents.read_json(folder / contents.CONFIG)
+    files = _weight_files(folder, names)
+    bytes_by_dtype: Counter[str] = Counter()
+    num_parameters = 0
+    for entry in (entry for file in files for entry in read_header(file).values()):
+        bytes_by_dtype[entry.dtype] += entry.num_bytes
+        num_parameters += entry.num_elements
+    return Checkpoint(
+        name=name or folder.resolve().name,
+        folder=folder,
+        config=config,
+        generation_config=contents.read_json(folder / "generation_config.json", optional=True),
+        weight_files=files,
+        num_bytes=bytes_by_dtype.total(),
+        bytes_by_dtype=dict(bytes_by_dtype),
+        num_parameters=num_parameters,
+        revision=revision,
+        commit=commit,
+    )
+
+
+def _local_folder(model: str) -> Path | None:
+    """The folder that `model` means, or None when it can only be another kind of name."""
+    if not model.strip():
+        raise UsageError(
+            f"a model's name cannot be {model!r}",
+            hint="give a folder, `demo`, or a hub id such as Qwen/Qwen3-0.6B",
+        )
+    path = _path(model)
+    if path.is_file():
+        raise BadFileError(
+            f"{model} is a file; llmctl needs the folder with {contents.CONFIG} and *.safetensors",
+            hint=f"try {path.parent}" if (path.parent / contents.CONFIG).exists() else None,
+        )
+    if path.is_dir():
+        # A stray folder called `demo` must not hide the embedded model; `./demo` still means the folder.
+        is_stray = model in _embedded() and not (path / contents.CONFIG).exists()
+        return None if is_stray else path
+    if _is_path_like(model):
+        raise NotFoundError(f"no such folder: {model}", hint=_sibling_hint(path))
+    return None
+
+
+def _path(model: str) -> Path:
+    """`model` as a path that the file system can be asked about, whether it exists or not."""
+    try:
+        path = Path(model).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise NotFoundError(f"no model {model!r}: {reason}") from error
+    return path
+
+
+def _names(folder: Path) -> list[str]:
+    """Links that lead nowhere do not count."""
+    try:
+        return [path.name for path in folder.iterdir() if path.exists()]
+    except OSError as error:
+        raise BadFileError(f"cannot read {folder}: {error.strerror}") from error
+
+
+def _is_path_like(model: str) -> bool:
+    if model.startswith((".", "/", "~")) or "\\" in model or "://" in model:
+        return True
+    return model.endswith(("/", *_FILE_SUFFIXES)) or model.count("/") > _HUB_ID_MAX_SLASHES
+
+
+def _sibling_hint(path: Path) -> str:
+    siblings = _names(path.parent) if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, siblings, n=1)
+    if near:
+        return f"did you mean {path.parent / near[0]}?"
+    return "give a folder, `demo`, or a hub id such as Qwen/Qwen3-0.6B"
+
+
+def _embedded() -> Mapping[str, Path]:
+    from llmctl.demo import MODELS
+
+    return MODELS
+
+
+def _refuse_folder(folder: Path, names: list[str]) -> None:
+    """Say what else a folder without a config may be."""
+    if contents.ADAPTER_CONFIG in names:
+        base = (
+            contents.read_json(folder / contents.ADAPTER_CONFIG).get("base_model_name_or_path") or "not named"
+        )
+        raise BadFileError(
+            f"{folder} is a PEFT adapter, not a model; its base model is {base}",
+            hint=f"run {base} for now: adapters come with a later release; or merge the adapter with peft's "
+            "merge_and_unload",
+        )
+    inner = sorted(
+        path.parent for glob in ("*", "snapshots/*") for path in folder.glob(f"{glob}/{contents.CONFIG}")
+    )
+    if inner:
+        raise BadFileError(
+            f"{folder} is not a model folder: no {contents.CONFIG}", hint=f"did you mean {inner[0]}?"
+        )
+
+
+def _weight_files(folder: Path, names: list[str]) -> tuple[Path, ...]:
+    shards = () if contents.SINGLE_FILE in names else contents.indexed_shards(folder)
+    missing = [name for name in shards if name not in names]
+    if missing:
+        raise BadFileError(
+            f"{folder} lacks {contents.shown(missing)}, named in {contents.INDEX}",
+            hint="finish the download or copy; the other files may stay",
+        )
+    return tuple(folder / name for name in shards or contents.weight_names(names))

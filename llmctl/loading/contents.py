@@ -1,0 +1,136 @@
+"""What a set of files must hold to be a model, judged by their names and the index of shards.
+
+The same rules hold for a folder and for a hub listing. Only the root counts, and only safetensors are
+weights, since a pickle runs code when it is opened.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from llmctl.core.errors import BadFileError
+
+CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+SINGLE_FILE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+# Python files are data here: they run under --trust-remote-code alone, but then from this folder.
+_SMALL = ("*.json", "*.jinja", "*.model", "tokenizer*", "*.txt", "*.tiktoken", "*.py")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+# Training leftovers, and a second copy of the weights in the maker's own format.
+_UNWANTED = (
+    "training_args.bin",
+    "trainer_state.json",
+    "optimizer.*",
+    "scheduler.pt",
+    "rng_state*",
+    "consolidated*",
+    "adapter_model.*",
+)
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_NUM_NAMES_SHOWN = 4
+
+
+def weight_names(names: Iterable[str]) -> tuple[str, ...]:
+    """The safetensors files that make up the model; of several copies the one that transformers takes."""
+    found = sorted(name for name in names if name.endswith(".safetensors") and _is_wanted(name))
+    if SINGLE_FILE in found:
+        return (SINGLE_FILE,)
+    return tuple(name for name in found if _SHARD.fullmatch(name)) or tuple(found)
+
+
+def small_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Configuration, tokenizer, templates and the model's own code."""
+    return tuple(
+        sorted(name for name in names if _is_wanted(name) and any(fnmatchcase(name, glob) for glob in _SMALL))
+    )
+
+
+def refuse_unusable(model: str, names: Collection[str]) -> None:
+    """Raise `BadFileError` when files of these names cannot be a model that llmctl runs.
+
+    An adapter passes: only its `adapter_config.json` can tell what it belongs to.
+    """
+    if not names:
+        raise BadFileError(f"{model} is empty", hint=f"a model has {CONFIG} and *.safetensors files")
+    if CONFIG not in names and ADAPTER_CONFIG not in names:
+        _refuse_without_config(model, names)
+    if CONFIG in names and INDEX not in names and not weight_names(names):
+        _refuse_without_weights(model, names)
+
+
+def shown(names: Collection[str]) -> str:
+    """A few of `names` for a message."""
+    ordered = sorted(names)
+    more = len(ordered) - _NUM_NAMES_SHOWN
+    return ", ".join(ordered[:_NUM_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def indexed_shards(folder: Path) -> tuple[str, ...]:
+    """The weight files that the folder's index names, empty without an index.
+
+    Raises `BadFileError` for a damaged index.
+    """
+    path = folder / INDEX
+    if not path.exists():
+        return ()
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise BadFileError(f"{path} has no weight_map")
+    return tuple(sorted({str(file) for file in weight_map.values()}))
+
+
+def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    """A JSON object; with `optional` a missing file counts as empty. Raises `BadFileError`."""
+    if optional and not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadFileError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise BadFileError(
+            f"{path} is not valid JSON: {error}", hint="download or copy the file again"
+        ) from error
+    if not isinstance(value, dict):
+        raise BadFileError(f"{path} must hold a JSON object, not {type(value).__name__}")
+    return value
+
+
+def _is_wanted(name: str) -> bool:
+    return "/" not in name and not any(fnmatchcase(name, glob) for glob in _UNWANTED)
+
+
+def _refuse_without_config(model: str, names: Collection[str]) -> None:
+    _refuse_gguf(model, names)
+    hint = f"a model has {CONFIG} and *.safetensors files"
+    if "params.json" in names:
+        hint = "this is the maker's own format; take the repository whose files are for transformers"
+    if "model_index.json" in names:
+        hint = "this is an image pipeline; llmctl runs language models"
+    raise BadFileError(f"{model} is not a model folder: no {CONFIG}, only {shown(names)}", hint=hint)
+
+
+def _refuse_without_weights(model: str, names: Collection[str]) -> None:
+    _refuse_gguf(model, names)
+    pickles = [name for name in names if name.endswith(_PICKLES) and _is_wanted(name)]
+    if not pickles:
+        raise BadFileError(f"{model} has no weights: no *.safetensors, only {shown(names)}")
+    raise BadFileError(
+        f"{model} has only pickle weights ({shown(pickles)}), which can run code; llmctl reads safetensors",
+        hint="convert it where you trust it (transformers' save_pretrained writes safetensors), "
+        "or take the hub's own conversion with --revision refs/pr/N, if the repository has one",
+    )
+
+
+def _refuse_gguf(model: str, names: Collection[str]) -> None:
+    ggufs = [name for name in names if name.endswith(".gguf")]
+    if ggufs:
+        raise BadFileError(
+            f"{model} has only GGUF weights ({shown(ggufs)}), which llmctl does not load yet",
+            hint="take the repository with the original *.safetensors files",
+        )

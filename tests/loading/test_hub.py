@@ -1,0 +1,200 @@
+"""Which files of which repository come, and what is refused, against the stand-in hub."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmctl.core.errors import (
+    AccessError,
+    BadFileError,
+    NotFoundError,
+    UsageError,
+)
+from llmctl.loading.hub import download
+from tests.hub import RIGHT_TOKEN, STRANGERS_TOKEN, Fault, Repo, StandInHub, tiny_model, tiny_safetensors
+from tests.loading.downloads import ID, WEIGHTS, Recorder, assert_same, fails, get
+
+
+def test_a_model_comes_with_what_it_needs_and_nothing_else(hub: StandInHub) -> None:
+    files = {
+        **tiny_model(),
+        "chat_template.jinja": b"{{ messages }}",
+        "merges.txt": b"a b",
+        "spiece.model": b"x",
+    }
+    unneeded = (
+        "pytorch_model.bin",
+        "consolidated.safetensors",
+        "m.gguf",
+        "onnx/model.onnx",
+        "original/params.json",
+    )
+    hub.add(ID, files | dict.fromkeys((*unneeded, "model-00001-of-00001.safetensors"), b"unneeded"))
+    progress = Recorder()
+    folder = download(ID, revision=None, progress=progress)
+    assert_same(folder, files)
+    total = sum(len(body) for name, body in files.items() if name != "README.md" and isinstance(body, bytes))
+    assert progress.stages == [("resolve", None), ("download", total)]
+    assert progress.num_bytes == total
+    assert folder.name == hub.commit(ID)
+
+
+def test_a_second_download_only_asks_whether_anything_is_new(hub: StandInHub) -> None:
+    get()
+    num_requests = len(hub.requests)
+    progress = Recorder()
+    download(ID, progress=progress)
+    assert [seen.path for seen in hub.requests[num_requests:]] == [f"/api/models/{ID}"]
+    assert progress.stages == [("resolve", None)]
+
+
+def test_a_new_commit_brings_only_what_has_changed(hub: StandInHub) -> None:
+    get()
+    hub.repo(ID).files["config.json"] = b'{"model_type": "qwen3"}'
+    assert_same(get(), hub.repo(ID).files)
+    assert len(hub.gets("config.json")) == 2
+    assert len(hub.gets(WEIGHTS)) == 1
+
+
+def test_a_legacy_name_without_owner_is_found(hub: StandInHub) -> None:
+    hub.add("tiny", tiny_model())
+    assert_same(get("tiny"), hub.repo("tiny").files)
+
+
+def test_sharded_weights_come_whole_from_another_host_without_the_token(
+    hub: StandInHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = {f"model-0000{i}-of-00006.safetensors": tiny_safetensors(2 * i) for i in range(1, 7)}
+    files = {"config.json": b"{}", "model.safetensors.index.json": b"{}", **shards}
+    hub.add(ID, files)
+    monkeypatch.setenv("HF_TOKEN", RIGHT_TOKEN)
+    assert_same(get(), files)
+    assert all(seen.has_token for seen in hub.requests if not seen.path.startswith("/cdn/"))
+    assert not any(seen.has_token for seen in hub.requests if seen.path.startswith("/cdn/"))
+
+
+def test_huggingface_hub_finds_the_model_in_the_cache(hub: StandInHub) -> None:
+    """And the stand-in answers huggingface_hub's own calls: the same files come that way."""
+    folder = get()
+    script = (
+        "import sys, huggingface_hub as h\n"
+        f"print(h.snapshot_download({ID!r}, local_files_only=True))\n"
+        f"print(h.snapshot_download({ID!r}, cache_dir=sys.argv[1]))"
+    )
+    home = folder.parents[3]
+    other = home / "other"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(other)],
+        env=os.environ | hub.environ(home),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    mine, theirs = (Path(line) for line in done.stdout.split())
+    assert mine.samefile(folder)
+    assert {path.name: path.read_bytes() for path in theirs.iterdir()} == hub.repo(ID).files
+    layout = [
+        path.relative_to(folder.parents[1]) for path in (folder / WEIGHTS).resolve().parents[0].iterdir()
+    ]
+    assert set(layout) < {path.relative_to(theirs.parents[1]) for path in theirs.parents[1].glob("blobs/*")}
+
+
+# Names, revisions and access
+
+
+@pytest.mark.parametrize(
+    "repo_id", ["a/b/c", "a//b", "has space", "-dash/x", "up..dir", "a/b.git", "x" * 120]
+)
+def test_an_id_that_cannot_be_one_is_refused_without_asking(hub: StandInHub, repo_id: str) -> None:
+    fails(NotFoundError, repo_id, "owner/name", repo_id=repo_id)
+    assert not hub.requests
+
+
+def test_a_missing_model_without_a_token_may_be_private(hub: StandInHub) -> None:
+    fails(
+        NotFoundError, "no model owner/nope", hub.url, "private", "HF_TOKEN", "hf auth", repo_id="owner/nope"
+    )
+
+
+def test_a_missing_model_with_a_token_is_not_found(hub: StandInHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", RIGHT_TOKEN)
+    fails(NotFoundError, "no model owner/nope", "spelling", repo_id="owner/nope")
+
+
+def test_a_private_model_needs_the_right_token(hub: StandInHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.repo(ID).access = "private"
+    fails(NotFoundError, "or it is private", "HF_TOKEN")
+    monkeypatch.setenv("HF_TOKEN", STRANGERS_TOKEN)
+    fails(NotFoundError, "or it is private", "the token's rights")
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    fails(AccessError, "refuses access", "401", "check the token")
+    monkeypatch.setenv("HF_TOKEN", RIGHT_TOKEN)
+    assert_same(get(), hub.repo(ID).files)
+
+
+def test_a_gated_model_names_the_page_with_the_terms(
+    hub: StandInHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repo(ID).access = "gated"
+    fails(AccessError, "gated", f"{hub.url}/{ID}", "HF_TOKEN")
+    monkeypatch.setenv("HF_TOKEN", STRANGERS_TOKEN)
+    fails(AccessError, "gated", f"{hub.url}/{ID}")
+    monkeypatch.setenv("HF_TOKEN", RIGHT_TOKEN)
+    assert_same(get(), hub.repo(ID).files)
+
+
+def test_a_forbidden_model_is_an_access_error(hub: StandInHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", RIGHT_TOKEN)
+    hub.repo(ID).faults["api"] = Fault(status=403)
+    fails(AccessError, ID, "403")
+
+
+def test_revisions_are_branches_pull_requests_and_commits(hub: StandInHub) -> None:
+    other = {**tiny_model(), "config.json": b'{"model_type": "other"}'}
+    hub.repo(ID).revisions = {"dev": tiny_model(), "refs/pr/1": other}
+    folder = get(revision="refs/pr/1")
+    assert_same(folder, other)
+    assert get(revision=hub.commit(ID, "refs/pr/1")) == folder
+    assert get() != folder
+
+
+def test_an_unknown_revision_is_named_even_when_it_is_cached(hub: StandInHub) -> None:
+    hub.repo(ID).revisions = {"dev": tiny_model()}
+    get(revision="dev")
+    hub.repo(ID).revisions = {}
+    fails(NotFoundError, ID, "no revision 'dev'", revision="dev")
+
+
+@pytest.mark.parametrize("revision", ["", "../../x", "/etc"])
+def test_a_revision_that_cannot_be_one_is_a_usage_error(hub: StandInHub, revision: str) -> None:
+    fails(UsageError, "--revision", repr(revision), revision=revision)
+
+
+# What a repository holds
+
+
+def test_pickle_weights_are_refused_before_they_are_downloaded(hub: StandInHub) -> None:
+    hub.add(ID, {"config.json": b"{}", "pytorch_model.bin": b"\x80", "training_args.bin": b"\x80"})
+    error = fails(BadFileError, ID, "only pickle weights (pytorch_model.bin)", "save_pretrained", "refs/pr/N")
+    assert error.exit_code == 7
+    assert len(hub.requests) == 1
+
+
+def test_the_safetensors_conversion_of_a_pull_request_is_taken(hub: StandInHub) -> None:
+    pickle: dict[str, bytes | Path] = {"config.json": b"{}", "pytorch_model.bin": b"\x80"}
+    converted = {**pickle, WEIGHTS: tiny_safetensors()}
+    hub.add(ID, Repo(files=pickle, revisions={"refs/pr/7": converted}))
+    assert (get(revision="refs/pr/7") / WEIGHTS).exists()
+
+
+def test_gguf_repositories_are_refused_with_what_to_take_instead(hub: StandInHub) -> None:
+    hub.add(ID, {"config.json": b"{}", "m-Q4_K_M.gguf": b"GGUF"})
+    fails(BadFileError, "only GGUF weights (m-Q4_K_M.gguf)", "original")
+
+
+def test_an_adapters_weights_are_not_downloaded(hub: StandInHub) -> None:
+    hub.add(ID, {"adapter_config.json": b"{}", "adapter_model.safetensors": tiny_safetensors()})
+    assert [path.name for path in get().iterdir()] == ["adapter_config.json"]
