@@ -1,0 +1,1 @@
+"""`llmctl chat`: what the user gives (input), one answer (answer), who asks (command and the loops)."""

@@ -1,0 +1,80 @@
+"""One answer: asked of a backend, shown while it comes, kept whole for whoever needs it after."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from llmctl.core.backend import Backend
+from llmctl.core.types import Finish, GenerationRequest, TokenLogprob
+
+_FENCED = re.compile(
+    r"^(?P<fence>`{3,}|~{3,})[^\n]*\n(?P<code>.*?)^(?P=fence)[ \t]*$", re.MULTILINE | re.DOTALL
+)
+
+
+@dataclass(slots=True)
+class Answer:
+    """What has come so far; `finish` is None while the stream runs and after an interruption."""
+
+    text: str = ""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish: Finish | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form: text, finish_reason, usage, timings, and logprobs when there are any."""
+        assert self.finish is not None
+        usage, timings = self.finish.usage, self.finish.timings
+        later_s = timings.total_s - timings.first_token_s
+        rate = (usage.completion_tokens - 1) / later_s if later_s > 0 else None
+        shown: dict[str, Any] = {
+            "text": self.text,
+            "finish_reason": self.finish.reason,
+            "usage": {
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+                "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+            },
+            "timings": {
+                "first_token_s": round(timings.first_token_s, 6),
+                "total_s": round(timings.total_s, 6),
+                "tokens_per_s": round(rate, 3) if rate is not None else None,
+            },
+        }
+        if self.logprobs:
+            shown["logprobs"] = [_logprob(entry) for entry in self.logprobs]
+        return shown
+
+
+async def ask(
+    backend: Backend, request: GenerationRequest, *, into: Answer, show: Callable[[str], None]
+) -> None:
+    """Stream an answer into `into`, handing each piece of text to `show`."""
+    async with aclosing(backend.generate(request)) as deltas:
+        async for delta in deltas:
+            if delta.text:
+                into.text += delta.text
+                show(delta.text)
+            into.logprobs.extend(delta.logprobs)
+            into.finish = delta.finish
+
+
+def ask_now(
+    runner: asyncio.Runner, backend: Backend, request: GenerationRequest, *, show: Callable[[str], None]
+) -> Answer:
+    """`ask`, from code that is not asynchronous."""
+    answer = Answer()
+    runner.run(ask(backend, request, into=answer, show=show))
+    return answer
+
+
+def last_code_block(text: str) -> str | None:
+    """The inside of the last fenced block of a markdown text."""
+    blocks = [match["code"] for match in _FENCED.finditer(text)]
+    return blocks[-1] if blocks else None
+
+
+def _logprob(entry: TokenLogprob) -> dict[str, Any]:
+    return {**asdict(entry.chosen), "top": [asdict(candidate) for candidate in entry.top]}

@@ -1,0 +1,1 @@
+"""Layer 5: turns requests into tokens."""

@@ -1,0 +1,1 @@
+"""Layer 1: conversations into prompt text. No torch."""

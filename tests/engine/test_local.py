@@ -1,0 +1,335 @@
+"""The local backend over a tiny Llama: what callers of the seam rely on."""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llmctl.core.errors import ContextOverflowError, DoesNotFitError, UsageError
+from llmctl.core.types import (
+    ChatRequest,
+    CompletionRequest,
+    Delta,
+    Finish,
+    GenerationRequest,
+    Message,
+    SamplingParams,
+)
+from llmctl.engine.generate import single
+from llmctl.engine.local import LocalBackend
+from llmctl.loading import hardware
+from llmctl.loading.loader import LoadedModel
+from llmctl.loading.plan import LoadPlan
+from tests import tiny
+
+CONTEXT = 64
+GREEDY = SamplingParams(temperature=0.0, max_new_tokens=16)
+HELLO = (Message(role="user", content="hello"),)
+
+
+def loaded(model: Any = None, **changes: Any) -> LoadedModel:
+    plan = LoadPlan(device=hardware.cpu(), dtype="float32", num_bytes=0, reasons=())
+    made = LoadedModel(
+        name="tiny",
+        model=model or tiny.model(),
+        tokenizer=tiny.tokenizer(),
+        plan=plan,
+        context_length=CONTEXT,
+        vocabulary_size=tiny.VOCABULARY_SIZE,
+        end_ids=frozenset({tiny.EOS}),
+        default_sampling=SamplingParams(temperature=0.7),
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def recorded(model: Any) -> list[list[int]]:
+    """The ids of each call of `model` from now on."""
+    calls: list[list[int]] = []
+    model.register_forward_pre_hook(
+        lambda _, __, options: calls.append(options["input_ids"][0].tolist()), with_kwargs=True
+    )
+    return calls
+
+
+def run(work: Callable[[LocalBackend], Coroutine[Any, Any, Any]], backend: LocalBackend) -> Any:
+    async def main() -> Any:
+        try:
+            return await work(backend)
+        finally:
+            await backend.close()
+
+    return asyncio.run(main())
+
+
+def answer(request: GenerationRequest, backend: LocalBackend) -> list[Delta]:
+    async def work(backend: LocalBackend) -> list[Delta]:
+        return await collected(backend.generate(request))
+
+    deltas: list[Delta] = run(work, backend)
+    return deltas
+
+
+async def collected(stream: AsyncGenerator[Delta, None]) -> list[Delta]:
+    return [delta async for delta in stream]
+
+
+def tokens(deltas: list[Delta]) -> list[int]:
+    return [each for delta in deltas for each in delta.token_ids]
+
+
+def finish(deltas: list[Delta]) -> Finish:
+    last = deltas[-1].finish
+    assert last is not None
+    return last
+
+
+def raw(prompt: str | tuple[int, ...], **sampling: Any) -> CompletionRequest:
+    return CompletionRequest(prompt=prompt, sampling=dataclasses.replace(GREEDY, **sampling))
+
+
+def test_an_answer_streams_as_plain_generation_makes_it() -> None:
+    model = loaded()
+    prompt_ids = tuple(model.tokenizer.encode("Once upon"))
+    job = single.Job(
+        prompt_ids=prompt_ids,
+        sampling=GREEDY,
+        end_ids=model.end_ids,
+        max_new_tokens=16,
+        is_continuation=True,
+    )
+    want = list(single.generate(model.model, model.tokenizer, job))
+    deltas = answer(raw("Once upon"), LocalBackend(model))
+    assert [(each.text, each.token_ids) for each in deltas] == [(each.text, each.token_ids) for each in want]
+    assert finish(deltas).usage == finish(want).usage
+
+
+def test_the_first_delta_comes_before_the_last_is_made() -> None:
+    model = loaded()
+    calls = recorded(model.model)
+
+    async def work(backend: LocalBackend) -> int:
+        stream = backend.generate(raw("hi"))
+        await anext(stream)
+        num_calls = len(calls)
+        await stream.aclose()
+        return num_calls
+
+    assert run(work, LocalBackend(model)) == 1
+
+
+def test_two_streams_that_are_open_together_answer_as_if_alone() -> None:
+    requests = [raw("The first"), raw("Quite another", temperature=1.5, seed=3)]
+    model = loaded()
+    alone = [tokens(answer(request, LocalBackend(model))) for request in requests]
+
+    async def work(backend: LocalBackend) -> list[list[Delta]]:
+        return await asyncio.gather(*(collected(backend.generate(request)) for request in requests))
+
+    together = [tokens(deltas) for deltas in run(work, LocalBackend(model))]
+    assert together == alone
+
+
+def test_two_streams_take_turns() -> None:
+    model = loaded()
+
+    async def work(backend: LocalBackend) -> None:
+        first, second = (backend.generate(raw(text)) for text in ("one", "two"))
+        for _ in range(3):
+            assert (await anext(first)).finish is None
+            assert (await anext(second)).finish is None
+        await first.aclose()
+        await second.aclose()
+
+    run(work, LocalBackend(model))
+
+
+def test_cancelling_the_reader_stops_the_work() -> None:
+    model = loaded()
+    calls = recorded(model.model)
+
+    async def work(backend: LocalBackend) -> None:
+        has_begun = asyncio.Event()
+
+        async def read() -> None:
+            async for _ in backend.generate(raw("hello", max_new_tokens=50)):
+                has_begun.set()
+
+        task = asyncio.create_task(read())
+        await has_begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        # The step in progress may end; no other may begin.
+        await collected(backend.generate(raw("x", max_new_tokens=1)))
+        num_calls = len(calls)
+        assert num_calls < 50
+        deltas = await collected(backend.generate(raw("hello")))
+        assert len(calls) == num_calls + len(deltas)
+
+    run(work, LocalBackend(model))
+
+
+def test_closing_a_stream_early_stops_the_work() -> None:
+    model = loaded()
+    calls = recorded(model.model)
+
+    async def work(backend: LocalBackend) -> None:
+        stream = backend.generate(raw("hello"))
+        await anext(stream)
+        await stream.aclose()
+        await asyncio.sleep(0.05)
+        assert len(calls) == 1
+        assert len(await collected(backend.generate(raw("hello")))) == 16
+
+    run(work, LocalBackend(model))
+
+
+def test_closing_the_backend_under_an_open_stream_and_twice_is_no_error() -> None:
+    async def work(backend: LocalBackend) -> None:
+        stream = backend.generate(raw("hello"))
+        await anext(stream)
+        await backend.close()
+        await backend.close()
+        await stream.aclose()
+
+    run(work, LocalBackend(loaded()))
+
+
+def test_a_prompt_that_fills_the_context_is_refused() -> None:
+    backend = LocalBackend(loaded())
+    with pytest.raises(ContextOverflowError, match=f"has {CONTEXT} tokens.*holds {CONTEXT}") as caught:
+        answer(raw((1,) * CONTEXT), backend)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("asked", [None, 1000, 2])
+def test_an_answer_ends_where_the_context_does(asked: int | None) -> None:
+    model = loaded(end_ids=frozenset())
+    deltas = answer(raw((1,) * (CONTEXT - 2), max_new_tokens=asked), LocalBackend(model))
+    assert len(deltas) == 2
+    assert finish(deltas).reason == "length"
+    assert finish(deltas).usage.prompt_tokens == CONTEXT - 2
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    with pytest.raises(UsageError, match="empty"):
+        answer(raw(()), LocalBackend(loaded()))
+
+
+@pytest.mark.parametrize("bad", [-1, tiny.VOCABULARY_SIZE])
+def test_an_id_outside_the_vocabulary_is_refused_by_name(bad: int) -> None:
+    with pytest.raises(UsageError, match=f"{bad} is outside.*0 to {tiny.VOCABULARY_SIZE - 1}"):
+        answer(raw((1, bad)), LocalBackend(loaded()))
+
+
+def test_a_model_without_a_template_says_how_to_go_on() -> None:
+    backend = LocalBackend(loaded(tokenizer=tiny.tokenizer(chat_template=None)))
+    with pytest.raises(UsageError, match="tiny has no chat template") as caught:
+        answer(ChatRequest(messages=HELLO, sampling=GREEDY), backend)
+    assert "--template" in str(caught.value.hint)
+
+
+def test_a_template_file_wins_over_the_tokenizers_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jinja"
+    file.write_text("Q: {{ messages[0].content }}\nA:", encoding="utf-8")
+    model = loaded()
+    calls = recorded(model.model)
+    answer(ChatRequest(messages=HELLO, sampling=GREEDY), LocalBackend(model, template_file=str(file)))
+    assert model.tokenizer.decode(calls[0]) == "Q: hello\nA:"
+
+
+def test_a_raw_prompt_gets_its_bos_token_once() -> None:
+    model = loaded()
+    calls = recorded(model.model)
+    answer(raw("hi"), LocalBackend(model))
+    assert calls[0] == [tiny.BOS, *model.tokenizer.encode("hi", add_special_tokens=False)]
+
+
+def test_token_ids_are_taken_as_they_are() -> None:
+    model = loaded()
+    calls = recorded(model.model)
+    answer(raw((5, 6)), LocalBackend(model))
+    assert calls[0] == [5, 6]
+
+
+@pytest.mark.parametrize("bos", ["", "{{ bos_token }}"])
+def test_a_chat_has_the_bos_tokens_of_its_template_and_no_more(bos: str) -> None:
+    model = loaded(tokenizer=tiny.tokenizer(bos + tiny.CHATML), context_length=256)
+    calls = recorded(model.model)
+    deltas = answer(ChatRequest(messages=HELLO, sampling=GREEDY), LocalBackend(model))
+    assert calls[0].count(tiny.BOS) == bool(bos)
+    start = calls[0].index(tiny.IM_START)
+    assert model.tokenizer.decode(calls[0][start:]) == (
+        "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert finish(deltas).usage.prompt_tokens == len(calls[0])
+
+
+def test_a_seed_makes_an_answer_repeatable() -> None:
+    model = loaded()
+    first, second, other = (
+        tokens(answer(raw("hi", temperature=2.0, seed=seed), LocalBackend(model))) for seed in (1, 1, 2)
+    )
+    assert first == second
+    assert first != other
+
+
+def test_the_requests_own_end_tokens_count_beside_the_models() -> None:
+    third = tokens(answer(raw("hi"), LocalBackend(loaded())))[2]
+    deltas = answer(raw("hi", stop_token_ids=(third,)), LocalBackend(loaded()))
+    assert tokens(deltas)[-1] == third
+    assert finish(deltas).reason == "stop"
+    assert finish(deltas).usage.completion_tokens <= 3
+
+
+def test_the_backend_tells_what_it_runs() -> None:
+    info = LocalBackend(loaded()).info
+    assert (info.name, info.context_length, info.default_sampling.temperature) == ("tiny", CONTEXT, 0.7)
+
+
+class Hungry(tiny.Scripted):
+    """Fails at the second step."""
+
+    def __init__(self, failure: Callable[[], object]) -> None:
+        super().__init__([1, 2, 3])
+        self._failure = failure
+
+    def forward(self, input_ids: torch.Tensor, past_key_values: int = 0, **options: bool) -> Any:
+        if past_key_values == 1:
+            self._failure()
+        return super().forward(input_ids, past_key_values, **options)
+
+    __call__ = forward
+
+
+def no_cuda_memory() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB free.")
+
+
+def no_host_memory() -> None:
+    torch.empty(1 << 50)
+
+
+@pytest.mark.parametrize("failure", [no_cuda_memory, no_host_memory])
+def test_running_out_of_memory_is_told_and_the_backend_lives_on(failure: Callable[[], None]) -> None:
+    backend = LocalBackend(loaded(Hungry(failure)))
+
+    async def work(backend: LocalBackend) -> None:
+        with pytest.raises(DoesNotFitError, match=r"memory ran out while generating: .*memory") as caught:
+            await collected(backend.generate(raw("hi")))
+        assert "enforce fail" not in caught.value.message
+        assert len(await collected(backend.generate(raw("hi", max_new_tokens=1)))) == 1
+
+    run(work, backend)
+
+
+def test_other_failures_of_torch_are_not_called_lack_of_memory() -> None:
+    def fail() -> None:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        answer(raw("hi"), LocalBackend(loaded(Hungry(fail))))
