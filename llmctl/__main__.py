@@ -18,9 +18,14 @@ def main() -> None:
         except OSError:
             raise SystemExit(1) from None
         raise SystemExit(0)
-    from llmctl.cli.app import run
+    try:
+        from llmctl.cli.app import run
 
-    raise SystemExit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        # Ctrl-C while the command line itself is being imported.
+        code = 130
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,19 @@ def _usage_error(error: TyperException, args: list[str]) -> UsageError:
     """A mistake in the command line as one line of ours, pointing at the help of the command concerned."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else _command_path(args)
-    return UsageError(error.format_message().rstrip("."), hint=f"{path} --help")
+    message, value = error.format_message().rstrip("."), _value_given(error, args)
+    is_told = value is None or repr(value) in message
+    return UsageError(message if is_told else f"{message}: {value!r}", hint=f"{path} --help")
+
+
+def _value_given(error: TyperException, args: list[str]) -> str | None:
+    """What stands behind the option that `error` is about; Typer's number errors leave it out."""
+    names = getattr(getattr(error, "param", None), "opts", ())
+    for arg, following in zip(args, [*args[1:], None], strict=True):
+        name, has_value, value = arg.partition("=")
+        if name in names:
+            return value if has_value else following
+    return None
 
 
 def _command_path(args: list[str]) -> str:

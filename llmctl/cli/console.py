@@ -53,10 +53,17 @@ class Console:
             padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
             self.line("  ".join(padded).rstrip())
 
-    def note(self, text: str) -> None:
-        """A remark on stderr, left out with `-q`."""
-        if self.verbosity >= 0:
+    def note(self, text: str, *, is_vital: bool = False) -> None:
+        """A remark on stderr, left out with `-q` unless something would be lost with it."""
+        if self.verbosity >= 0 or is_vital:
             _write_safely(sys.stderr, text + "\n")
+
+    def ask(self, prompt: str) -> str:
+        """A line of the user's; the prompt goes to stderr when stdout is not the terminal that shows it."""
+        if is_terminal(sys.stdout):
+            return input(prompt)
+        _write_safely(sys.stderr, prompt)
+        return input()
 
     def error(self, error: LlmctlError) -> None:
         """One line on stderr (a JSON object with `--json`)."""

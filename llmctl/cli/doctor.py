@@ -16,6 +16,7 @@ import typer
 from llmctl import __version__
 from llmctl.cli.console import Console
 from llmctl.cli.options import Json, console_of, settings_of
+from llmctl.core.errors import LlmctlError
 from llmctl.core.places import Places
 
 if TYPE_CHECKING:
@@ -55,14 +56,23 @@ GIB = 1024**3
 def doctor(ctx: typer.Context, is_json: Json = False) -> None:
     """Say what llmctl finds on this machine."""
     console = console_of(ctx)
-    settings_of(ctx)
+    settings = _settings(ctx)
     with console.progress() as progress:
         progress.stage("look around")
-        found = examine()
+        found = {**examine(), "settings": settings}
     if is_json:
         console.json(found)
     else:
         _tell(console, found)
+
+
+def _settings(ctx: typer.Context) -> str:
+    """Whether the settings can be read; if not, everything else is still told."""
+    try:
+        settings_of(ctx)
+    except LlmctlError as error:
+        return error.message
+    return "ready"
 
 
 def examine() -> dict[str, Any]:
@@ -145,7 +155,11 @@ def _places() -> dict[str, dict[str, Any]]:
 
 def _state(path: Path, *, is_private: bool) -> str:
     if not path.exists():
-        return "not made yet"
+        above = next(parent for parent in path.parents if parent.exists())
+        can_be_made = above.is_dir() and os.access(above, os.W_OK)
+        return "not made yet" if can_be_made else f"cannot be made: {above} is not a folder to write in"
+    if not path.is_dir():
+        return "is not a folder"
     mode = stat.S_IMODE(path.stat().st_mode)
     if is_private and mode & 0o077:
         return f"others can read it (mode {mode:04o}): chmod 700 {path}"
@@ -182,7 +196,8 @@ def _tell(console: Console, found: dict[str, Any]) -> None:
     _section(
         console,
         "places",
-        {name: f"{place['path']} ({place['state']})" for name, place in found["places"].items()},
+        {"settings": found["settings"]}
+        | {name: f"{place['path']} ({place['state']})" for name, place in found["places"].items()},
     )
     _section(
         console,

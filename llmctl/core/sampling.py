@@ -38,7 +38,7 @@ RANGES: dict[str, Range] = {
     "top_p": Range(kind=float, low=0, high=1, open_low=True),
     "top_k": Range(kind=int, low=0),
     "min_p": Range(kind=float, low=0, high=1),
-    "repetition_penalty": Range(kind=float, low=0, high=10, open_low=True),
+    "repetition_penalty": Range(kind=float, low=0.01, high=10),
     "presence_penalty": Range(kind=float, low=-2, high=2),
     "frequency_penalty": Range(kind=float, low=-2, high=2),
     "seed": Range(kind=int, low=0, high=2**63 - 1),
@@ -59,7 +59,9 @@ def update(base: SamplingParams, values: Mapping[str, Any]) -> SamplingParams:
         if key not in KEYS:
             raise unknown_key(name, (*KEYS, *ALIASES))
         if value is not None:
-            changes[key] = _checked(key, value)
+            checked = _checked(key, value)
+            if changes.setdefault(key, checked) != checked:
+                raise UsageError(f"{key} is given twice, as {changes[key]!r} and as {name} {value!r}")
     return replace(base, **changes)
 
 

@@ -10,7 +10,8 @@ from llmctl.core.types import ChatRequest, Delta, GenerationRequest
 from llmctl.engine.generate import single
 from llmctl.loading import devices
 from llmctl.loading.loader import LoadedModel
-from llmctl.prompts import render, template
+from llmctl.prompts.render import render
+from llmctl.prompts.template import ChatTemplate, choose
 
 
 class LocalBackend:
@@ -19,10 +20,10 @@ class LocalBackend:
     All of torch runs in one thread: streams that are open together take turns, a token each.
     """
 
-    def __init__(self, loaded: LoadedModel, *, template_file: str | None = None) -> None:
-        """`template_file` is a Jinja file that replaces the tokenizer's template."""
+    def __init__(self, loaded: LoadedModel, *, template: ChatTemplate | None = None) -> None:
+        """`template` replaces the tokenizer's own."""
         self._loaded = loaded
-        self._template_file = template_file
+        self._template = template
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llmctl-engine")
 
     @property
@@ -66,13 +67,13 @@ class LocalBackend:
             raise ContextOverflowError(
                 f"the prompt has {len(prompt_ids)} tokens, the context of {self._loaded.name} "
                 f"holds {self._loaded.context_length} with the answer",
-                hint="shorten the prompt or take a model with a longer context",
+                hint="shorten the prompt or the conversation, or take a model with a longer context",
             )
         sampling = request.sampling
         return single.Job(
             prompt_ids=prompt_ids,
             sampling=sampling,
-            end_ids=self._loaded.end_ids | frozenset(sampling.stop_token_ids),
+            end_ids=self._loaded.end_ids | frozenset(self._checked(sampling.stop_token_ids)),
             max_new_tokens=min(sampling.max_new_tokens or room, room),
             is_continuation=not isinstance(request, ChatRequest),
         )
@@ -81,27 +82,39 @@ class LocalBackend:
         tokenizer = self._loaded.tokenizer
         if isinstance(request, ChatRequest):
             # The template writes the special tokens itself: adding them again would double BOS.
-            ids = tokenizer.encode(self._rendered(request), add_special_tokens=False)
+            ids = tokenizer.encode(_unicode(self._rendered(request)), add_special_tokens=False)
         elif isinstance(request.prompt, str):
-            ids = tokenizer.encode(request.prompt)
+            ids = tokenizer.encode(_unicode(request.prompt))
         else:
             ids = list(request.prompt)
+        if not ids:
+            raise UsageError("the prompt is empty: this model needs at least one token to go on from")
         return self._checked(tuple(ids))
 
     def _rendered(self, request: ChatRequest) -> str:
         tokenizer = self._loaded.tokenizer
-        chosen = template.choose(self._template_file, tokenizer.chat_template, model=self._loaded.name)
-        return render.render(chosen, request.messages, special_tokens=tokenizer.special_tokens_map)
+        chosen = choose(self._template, tokenizer.chat_template, model=self._loaded.name)
+        return render(chosen, request.messages, special_tokens=tokenizer.special_tokens_map)
 
     def _checked(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        if not ids:
-            raise UsageError("the prompt is empty: this model needs at least one token to go on from")
         size = self._loaded.vocabulary_size
         if bad := [token_id for token_id in ids if not 0 <= token_id < size]:
             raise UsageError(
                 f"token id {bad[0]} is outside the vocabulary of {self._loaded.name} (0 to {size - 1})"
             )
         return ids
+
+
+def _unicode(text: str) -> str:
+    """Refuse half characters (lone surrogates), which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the prompt is not valid Unicode: {text[error.start]!a} at character {error.start}",
+            hint="give text in UTF-8",
+        ) from error
+    return text
 
 
 def _next(deltas: Iterator[Delta]) -> Delta | None:

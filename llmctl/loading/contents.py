@@ -59,8 +59,14 @@ def refuse_unusable(model: str, names: Collection[str]) -> None:
         raise BadFileError(f"{model} is empty", hint=f"a model has {CONFIG} and *.safetensors files")
     if CONFIG not in names and ADAPTER_CONFIG not in names:
         _refuse_without_config(model, names)
-    if CONFIG in names and INDEX not in names and not weight_names(names):
-        _refuse_without_weights(model, names)
+    if CONFIG in names and INDEX not in names:
+        if not weight_names(names):
+            _refuse_without_weights(model, names)
+        if SINGLE_FILE not in names:
+            raise BadFileError(
+                f"{model} has weights ({shown(weight_names(names))}) and neither {SINGLE_FILE} nor {INDEX}",
+                hint=f"rename a single file to {SINGLE_FILE}; for several shards the index is needed",
+            )
 
 
 def shown(names: Collection[str]) -> str:
@@ -92,7 +98,7 @@ def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadFileError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadFileError(
             f"{path} is not valid JSON: {error}", hint="download or copy the file again"
         ) from error

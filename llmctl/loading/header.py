@@ -56,7 +56,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         raw = json.loads(text)
         raw.pop("__metadata__", None)
         entries = {name: _entry(value, data_start) for name, value in raw.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, "its header is not safetensors JSON") from error
     _check_extent(path, entries, data_start, num_file_bytes)
     return entries
@@ -84,6 +84,8 @@ def _header_text(path: Path, num_file_bytes: int) -> tuple[bytes, int]:
 
 def _entry(value: Mapping[str, Any], data_start: int) -> TensorEntry:
     start, end = value["data_offsets"]
+    if not all(isinstance(number, int) and number >= 0 for number in (start, end, *value["shape"])):
+        raise ValueError(f"{value} holds what is no size")
     entry = TensorEntry(
         dtype=str(value["dtype"]),
         shape=tuple(int(size) for size in value["shape"]),

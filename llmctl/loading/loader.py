@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -27,6 +29,8 @@ from llmctl.loading.plan import LoadPlan, plan
 
 log = logging.getLogger(__name__)
 
+_LAYER = re.compile(r"\.(?:layers?|h|blocks)\.(\d+)\.")
+PACKED_SHARE = 0.1
 FALLBACK_TEMPERATURE = 0.7
 """For models whose makers recommend nothing, as in FastChat."""
 # What transformers raises over files that are missing, damaged or at odds with each other.
@@ -102,14 +106,30 @@ def _check_architecture(checkpoint: Checkpoint, request: LoadRequest) -> None:
             hint="a newer transformers may: pip install -U transformers",
         )
     if not _continues_text(config):
-        names = ", ".join(map(str, config.get("architectures") or [kind]))
+        told = config.get("architectures")
+        names = ", ".join(map(str, told)) if isinstance(told, list) else kind
         raise BadFileError(f"{name} ({names}) is not a model that continues text, so it cannot chat")
-    if quantization := config.get("quantization_config"):
-        method = quantization.get("quant_method", "unknown")
+    if method := _quantised_by(checkpoint):
         raise BadFileError(
             f"{name} is quantised ({method}), which this version of llmctl does not read yet",
             hint="take the model's 16-bit checkpoint",
         )
+
+
+def _quantised_by(checkpoint: Checkpoint) -> str | None:
+    """The method of a quantised checkpoint, or what its tensors betray when the config says nothing of it."""
+    told = checkpoint.config.get("quantization_config")
+    if told:
+        return str(told.get("quant_method", "unknown")) if isinstance(told, Mapping) else str(told)
+    packed = {
+        kind: size
+        for kind, size in checkpoint.bytes_by_dtype.items()
+        if kind.startswith(("F8", "F4")) or kind in ("I8", "U8", "I32")
+    }
+    # Masks and position tables are integers too, but small beside the weights.
+    if sum(packed.values()) > PACKED_SHARE * checkpoint.num_bytes:
+        return f"{', '.join(sorted(packed))} weights, and the config does not say how"
+    return None
 
 
 def _continues_text(config: Mapping[str, Any]) -> bool:
@@ -171,20 +191,29 @@ def _model(checkpoint: Checkpoint, request: LoadRequest, chosen: LoadPlan, confi
             use_safetensors=True,
             trust_remote_code=request.trust_remote_code,
             output_loading_info=True,
+            # Refused by `_check_report`, which can name the tensor.
+            ignore_mismatched_sizes=True,
         )
         model = model.to(chosen.device.kind)
     except RuntimeError as error:
         if reason := devices.out_of_memory(error):
             raise _out_of_memory(checkpoint, chosen, reason) from error
         raise BadFileError(f"the weights of {checkpoint.name} do not load: {_first_line(error)}") from error
-    except _UNREADABLE as error:
+    except (*_UNREADABLE, SafetensorError) as error:
         raise BadFileError(f"{checkpoint.name} does not load: {_first_line(error)}") from error
-    _check_report(checkpoint, report)
+    _check_report(checkpoint, report, num_layers=_num_layers(model.config))
     return model.eval()
 
 
-def _check_report(checkpoint: Checkpoint, report: Mapping[str, Any]) -> None:
-    """Weights that are missing would be random numbers: the answers would be wrong without a word."""
+def _num_layers(config: Any) -> int | None:
+    """Layers that a checkpoint may hold, those included that only predict several tokens at once."""
+    text_config = config.get_text_config()
+    count = getattr(text_config, "num_hidden_layers", None)
+    return count + (getattr(text_config, "num_nextn_predict_layers", None) or 0) if count else None
+
+
+def _check_report(checkpoint: Checkpoint, report: Mapping[str, Any], *, num_layers: int | None) -> None:
+    """Missing weights would be random numbers, and a model without its last layers talks nonsense."""
     for kind in ("missing_keys", "mismatched_keys"):
         if names := sorted(map(str, report.get(kind, ()))):
             raise BadFileError(
@@ -192,8 +221,17 @@ def _check_report(checkpoint: Checkpoint, report: Mapping[str, Any]) -> None:
                 f"{len(names)} {kind.replace('_', ' ')}, the first {names[0]}",
                 hint="the download or export is incomplete, or config.json belongs to another model",
             )
-    if spare := report.get("unexpected_keys"):
-        log.info("%d tensors of the checkpoint are not used, the first %s", len(spare), min(map(str, spare)))
+    spare = sorted(map(str, report.get("unexpected_keys", ())))
+    for name in spare:
+        layer = _LAYER.search(name)
+        if layer and num_layers is not None and int(layer[1]) >= num_layers:
+            raise BadFileError(
+                f"the checkpoint {checkpoint.name} has a layer {layer[1]} ({name}), "
+                f"its config only {num_layers} layers",
+                hint="config.json belongs to another model",
+            )
+    if spare:
+        log.warning("%d tensors of the checkpoint are not used, the first is %s", len(spare), spare[0])
 
 
 def _loaded(checkpoint: Checkpoint, chosen: LoadPlan, model: Any, tokenizer: Any) -> LoadedModel:
@@ -220,10 +258,10 @@ def _end_ids(checkpoint: Checkpoint, tokenizer: Any) -> frozenset[int]:
 
 def _recommended(generation_config: Mapping[str, Any]) -> SamplingParams:
     """What `generation_config.json` recommends; a value outside its range is left out and told."""
-    if generation_config.get("do_sample") is False:
-        return SamplingParams(temperature=0.0)
-    params = SamplingParams(temperature=FALLBACK_TEMPERATURE)
-    for key in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
+    is_greedy = generation_config.get("do_sample") is False
+    params = SamplingParams(temperature=0.0 if is_greedy else FALLBACK_TEMPERATURE)
+    drawing = () if is_greedy else ("temperature", "top_p", "top_k", "min_p")
+    for key in (*drawing, "repetition_penalty"):
         try:
             params = sampling.update(params, {key: generation_config.get(key)})
         except UsageError as error:
@@ -240,7 +278,9 @@ def _out_of_memory(checkpoint: Checkpoint, chosen: LoadPlan, reason: str) -> Doe
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 @contextlib.contextmanager

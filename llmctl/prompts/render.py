@@ -37,7 +37,14 @@ def render(
         )
     except _RefusedError as error:
         raise UsageError(f"the chat template refuses these messages: {error}") from error
-    except (jinja2.TemplateError, TypeError, ArithmeticError, LookupError, ValueError) as error:
+    except (
+        jinja2.TemplateError,
+        TypeError,
+        ArithmeticError,
+        LookupError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise BadFileError(
             f"the chat template ({template.source}) fails: {type(error).__name__}: {error}",
             hint="give another with --template FILE.jinja",

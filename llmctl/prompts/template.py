@@ -15,14 +15,16 @@ class ChatTemplate:
     source: str
 
 
-def choose(explicit: str | None, of_tokenizer: str | Mapping[str, str] | None, *, model: str) -> ChatTemplate:
-    """`--template FILE`, else the tokenizer's.
+def choose(
+    explicit: ChatTemplate | None, of_tokenizer: str | Mapping[str, str] | None, *, model: str
+) -> ChatTemplate:
+    """The user's, else the tokenizer's.
 
     A tokenizer may carry several by name; `default` is the one for chat.
     Raises `UsageError` when there is none: a guessed prompt would answer wrongly without a word.
     """
     if explicit is not None:
-        return read(explicit)
+        return explicit
     if isinstance(of_tokenizer, Mapping):
         of_tokenizer = of_tokenizer.get("default")
     if of_tokenizer is None:

@@ -42,7 +42,8 @@ USAGE = {
     ),
     "no number": (
         ["chat", "--top-k", "many"],
-        "Invalid value for '--top-k': Input should be a valid integer, unable to parse string as an integer",
+        "Invalid value for '--top-k': "
+        "Input should be a valid integer, unable to parse string as an integer: 'many'",
         "llmctl chat --help",
     ),
     "no such colour": (

@@ -224,3 +224,40 @@ def test_a_prompt_longer_than_the_context_is_refused(llmctl: Llmctl) -> None:
     ended = llmctl("chat", "-p", "word " * 5000)
     assert (ended.code, ended.out) == (6, "")
     assert "context" in ended.err
+
+
+def test_flags_that_do_nothing_for_a_greedy_model_are_told(llmctl: Llmctl) -> None:
+    ended = llmctl("chat", "-p", QUESTION, "--top-p", "0.5", "--seed", "1")
+    assert ended.code == 0
+    assert ended.err.startswith("--top-p, --seed: no effect at temperature 0 (the model's own)")
+    assert llmctl("chat", "-p", QUESTION, "--top-p", "0.5", "--temperature", "0.1").err == ""
+
+
+def test_half_a_character_is_refused(llmctl: Llmctl) -> None:
+    ended = llmctl("chat", "-p", "caf\udce9")
+    assert (ended.code, ended.out) == (2, "")
+    assert "not valid Unicode" in ended.err
+
+
+def test_a_stop_token_outside_the_vocabulary_is_refused(llmctl: Llmctl) -> None:
+    ended = llmctl("chat", "-p", QUESTION, "--stop-token-id", "999999")
+    assert (ended.code, ended.out) == (2, "")
+    assert "999999" in ended.err
+
+
+def test_a_system_setting_gives_way_to_the_messages_file(
+    llmctl: Llmctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]
+    (tmp_path / "m.json").write_text(json.dumps(messages))
+    plain = llmctl("chat", "--messages", str(tmp_path / "m.json")).out
+    monkeypatch.setenv("LLMCTL_SYSTEM", "You are a pirate.")
+    monkeypatch.setenv("LLMCTL_LOGPROBS", "2")
+    assert llmctl("chat", "--messages", str(tmp_path / "m.json")).out == plain
+    ended = llmctl("chat", "--messages", str(tmp_path / "m.json"), "-s", "x")
+    assert (ended.code, "--system" in ended.err) == (2, True)
+
+
+def test_a_wrong_template_is_found_before_the_model_is_loaded(llmctl: Llmctl) -> None:
+    ended = llmctl("chat", "no/such-model", "-p", "x", "--template", "/no/such.jinja")
+    assert (ended.code, "/no/such.jinja" in ended.err) == (3, True)

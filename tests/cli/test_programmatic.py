@@ -75,3 +75,26 @@ def test_a_bad_line_gives_an_error_in_its_place_and_the_rest_goes_on(llmctl: Llm
     assert all(f"line {number}" in line["error"]["message"] for number, line in enumerate(bad, start=1))
     assert "Paris" in good["text"]
     assert ended.code == 7
+
+
+def test_half_a_character_costs_its_own_line_only(llmctl: Llmctl) -> None:
+    ended = llmctl(
+        "chat", "--style", "programmatic", stdin=b'{"prompt": "\\ud800"}\n' + _lines({"prompt": QUESTION})
+    )
+    bad, good = _told(ended.out)
+    assert "not valid Unicode" in bad["error"]["message"]
+    assert "Paris" in good["text"]
+
+
+def test_the_system_message_holds_for_messages_too_and_raw_refuses_them(llmctl: Llmctl) -> None:
+    line = _lines({"messages": [{"role": "user", "content": QUESTION}]})
+    (with_system,) = _told(llmctl("chat", "-s", "Be very brief.", "--style", "programmatic", stdin=line).out)
+    (without,) = _told(llmctl("chat", "--style", "programmatic", stdin=line).out)
+    assert with_system["usage"]["prompt_tokens"] > without["usage"]["prompt_tokens"]
+    assert "error" in _told(llmctl("chat", "--raw", "--style", "programmatic", stdin=line).out)[0]
+
+
+def test_one_parameter_under_two_names_is_refused(llmctl: Llmctl) -> None:
+    line = _lines({"prompt": "x", "max_tokens": 3, "max_new_tokens": 4})
+    (told,) = _told(llmctl("chat", "--style", "programmatic", stdin=line).out)
+    assert "given twice" in told["error"]["message"]

@@ -20,7 +20,7 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "top_p": ([JUST, 0.5, 1, 1.0], [0, 0.0, -0.1, 1.001, 2]),
     "top_k": ([0, 1, 50, 50.0, 10**400], [-1, 0.5]),
     "min_p": ([0, 0.0, 0.5, 1, 1.0], [-JUST, 1.001]),
-    "repetition_penalty": ([JUST, 1, 10, 10.0], [0, 0.0, -1, 10.001]),
+    "repetition_penalty": ([0.01, 1, 10, 10.0], [0, 0.0, -1, 1e-9, 10.001]),
     "presence_penalty": ([-2, -2.0, 0, 2, 2.0], [-2.001, 2.001]),
     "frequency_penalty": ([-2, -2.0, 0, 2, 2.0], [-2.001, 2.001]),
     "seed": ([0, 1, 2**63 - 1], [-1, 2**63, 0.5]),
@@ -66,7 +66,7 @@ def test_a_limit_reads_as_words() -> None:
         "top_p": "more than 0 and at most 1",
         "top_k": "at least 0",
         "min_p": "at least 0 and at most 1",
-        "repetition_penalty": "more than 0 and at most 10",
+        "repetition_penalty": "at least 0.01 and at most 10",
         "presence_penalty": "at least -2 and at most 2",
         "frequency_penalty": "at least -2 and at most 2",
         "seed": "at least 0 and at most 9.22337e+18",
@@ -155,4 +155,4 @@ def test_no_json_does_more_than_be_taken_or_refused(values: dict[str, Any]) -> N
     assert all(type(token) is int and token >= 0 for token in params.stop_token_ids)
     assert math.isfinite(params.temperature)
     assert params.top_p > 0
-    assert params.repetition_penalty > 0
+    assert params.repetition_penalty >= 0.01

@@ -24,6 +24,7 @@ from llmctl.engine.local import LocalBackend
 from llmctl.loading import hardware
 from llmctl.loading.loader import LoadedModel
 from llmctl.loading.plan import LoadPlan
+from llmctl.prompts.template import read
 from tests import tiny
 
 CONTEXT = 64
@@ -238,7 +239,7 @@ def test_a_template_file_wins_over_the_tokenizers_own(tmp_path: Path) -> None:
     file.write_text("Q: {{ messages[0].content }}\nA:", encoding="utf-8")
     model = loaded()
     calls = recorded(model.model)
-    answer(ChatRequest(messages=HELLO, sampling=GREEDY), LocalBackend(model, template_file=str(file)))
+    answer(ChatRequest(messages=HELLO, sampling=GREEDY), LocalBackend(model, template=read(str(file))))
     assert model.tokenizer.decode(calls[0]) == "Q: hello\nA:"
 
 

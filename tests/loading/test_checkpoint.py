@@ -255,10 +255,12 @@ def test_a_single_file_wins_over_shards(sharded: Path) -> None:
     assert find(sharded).num_bytes == 2
 
 
-def test_other_names_of_weights_are_taken_when_there_are_no_better_ones(folder: Path) -> None:
+def test_weights_under_other_names_are_refused_with_the_name_that_is_needed(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "gptq_model-4bit-128g.safetensors")
     fill(folder, {"consolidated.safetensors": b"no", "adapter_model.safetensors": b"no"})
-    assert find(folder).num_bytes == 1024
+    with pytest.raises(BadFileError, match=r"gptq_model.*neither model\.safetensors") as refused:
+        find(folder)
+    assert "model.safetensors" in (refused.value.hint or "")
 
 
 def test_importing_needs_neither_torch_nor_the_network_libraries() -> None:

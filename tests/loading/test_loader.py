@@ -117,7 +117,7 @@ def test_spare_tensors_are_told_in_the_log(folder: Path, caplog: pytest.LogCaptu
     tiny.edit_weights(folder, lambda tensors: tensors.update({"spare.weight": torch.zeros(2)}))
     with caplog.at_level(logging.INFO, logger="llmctl"):
         loaded(folder)
-    assert "1 tensors of the checkpoint are not used, the first spare.weight" in caplog.text
+    assert "1 tensors of the checkpoint are not used, the first is spare.weight" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,6 @@ def test_end_tokens_that_are_none_are_left_out(folder: Path, odd: Any) -> None:
 def test_neither_loading_nor_refusing_prints_anything(
     folder: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    tiny.edit_weights(folder, lambda tensors: tensors.update({"spare.weight": torch.zeros(2)}))
     loaded(folder)
     tiny.edit_weights(folder, lambda tensors: tensors.pop("lm_head.weight"))
     with pytest.raises(BadFileError):
@@ -345,3 +344,32 @@ def test_the_real_model_of_the_shared_folder_tells_its_story(shared: Path) -> No
     ids = torch.tensor([model.tokenizer.encode("Once upon a time")])
     said = model.tokenizer.decode(model.model.generate(ids, do_sample=False, max_new_tokens=12)[0])
     assert said.startswith("<s> Once upon a time, there was a little girl named Lily")
+
+
+def test_a_config_with_fewer_layers_than_the_weights_is_refused(folder: Path) -> None:
+    tiny.edit_json(folder / "config.json", num_hidden_layers=1)
+    with pytest.raises(BadFileError, match=r"layer 1 .* only 1 layers"):
+        loaded(folder)
+
+
+def test_packed_weights_that_no_config_explains_are_refused(folder: Path) -> None:
+    tiny.edit_weights(
+        folder,
+        lambda tensors: tensors.update({name: each.to(torch.int8) for name, each in tensors.items()}),
+    )
+    with pytest.raises(BadFileError, match=r"quantised \(I8 weights"):
+        loaded(folder)
+
+
+def test_a_recommended_penalty_holds_for_a_greedy_model_too(folder: Path) -> None:
+    tiny.edit_json(folder / "generation_config.json", do_sample=False, repetition_penalty=1.5, top_p=0.5)
+    assert loaded(folder).default_sampling == SamplingParams(temperature=0.0, repetition_penalty=1.5)
+
+
+def test_a_wrong_shape_names_the_tensor(folder: Path) -> None:
+    tiny.edit_weights(
+        folder,
+        lambda tensors: tensors.update({"model.norm.weight": tensors["model.norm.weight"][:5].clone()}),
+    )
+    with pytest.raises(BadFileError, match=r"1 mismatched keys.*model\.norm\.weight"):
+        loaded(folder)

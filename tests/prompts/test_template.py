@@ -11,7 +11,7 @@ from llmctl.prompts.template import choose, read
 def test_the_users_file_wins_over_the_tokenizers_own(tmp_path: Path) -> None:
     file = tmp_path / "mine.jinja"
     file.write_text("mine 日本", encoding="utf-8")
-    chosen = choose(str(file), "the tokenizer's", model="m")
+    chosen = choose(read(str(file)), "the tokenizer's", model="m")
     assert (chosen.text, chosen.source) == ("mine 日本", str(file))
 
 

@@ -1,24 +1,29 @@
 """`llmctl chat`: reads the flags, gathers the input, opens the backend and picks who talks to it."""
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmctl.cli import options
-from llmctl.cli.chat.input import Sources, conversation, gather_text
+from llmctl.cli.chat.input import Sources, conversation, gather_text, stdin_bytes
 from llmctl.cli.console import Console
 from llmctl.cli.options import FLAG_NAMES, console_of, flags_of, settings_of
 from llmctl.core import log, sampling
 from llmctl.core.errors import LlmctlError, UsageError
 from llmctl.core.settings import Settings
 from llmctl.core.types import ChatRequest, CompletionRequest, GenerationRequest, SamplingParams
+from llmctl.prompts.template import ChatTemplate, read
 
 if TYPE_CHECKING:
     from llmctl.core.backend import Backend
 
+logger = logging.getLogger(__name__)
+
 STYLES = ("simple", "programmatic")
+DRAWING = ("top_p", "top_k", "min_p", "seed")
 _PROMPT, _OUTPUT = "Prompt", "Output"
 
 
@@ -38,7 +43,7 @@ class Opening:
     settings: Settings
     revision: str | None
     trust_remote_code: bool
-    template: str | None
+    template: ChatTemplate | None
 
 
 def chat(
@@ -46,7 +51,7 @@ def chat(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]",
+            metavar="MODEL",
             help="A hub id, a folder, or 'demo', which is inside llmctl and the default.",
             show_default=False,
         ),
@@ -141,10 +146,18 @@ def chat(
         settings=settings,
         revision=revision,
         trust_remote_code=trust_remote_code,
-        template=_either(template, "--template", conv_template, "--conv-template"),
+        # Read now: loading takes long, and a wrong path should not wait for it.
+        template=read(path)
+        if (path := _either(template, "--template", conv_template, "--conv-template"))
+        else None,
     )
     sources = Sources(
-        prompt=prompt, files=tuple(file or ()), messages=messages, system=settings.system, is_raw=raw
+        prompt=prompt,
+        files=tuple(file or ()),
+        messages=messages,
+        system=settings.system,
+        insists_on_system=settings.origins.get("system") == "--system",
+        is_raw=raw,
     )
     output = Output(style=style, is_json=is_json, extracts_code=extract)
     _check(sources, output, opening)
@@ -166,8 +179,7 @@ def _check(sources: Sources, output: Output, opening: Opening) -> None:
         raise UsageError(f"--style must be one of {', '.join(STYLES)}, not {output.style!r}")
     is_programmatic = output.style == "programmatic"
     gives_text = sources.prompt is not None or bool(sources.files) or sources.messages is not None
-    wants_logprobs = opening.settings.sampling.get("logprobs") is not None
-    told_system = opening.settings.origins.get("system") == "--system"
+    wants_logprobs = opening.settings.origins.get("logprobs") == "--logprobs"
     reads_twice = [*sources.files, sources.messages].count("-") > 1
     for is_wrong, message, hint in (
         (
@@ -178,7 +190,11 @@ def _check(sources: Sources, output: Output, opening: Opening) -> None:
         (is_programmatic and output.extracts_code, "-x does not go with --style programmatic", None),
         (output.extracts_code and output.is_json, "-x does not go with --json", None),
         (sources.is_raw and sources.messages is not None, "--raw takes text, not --messages", None),
-        (sources.is_raw and told_system, "--raw takes no --system", "put the text into the prompt"),
+        (
+            sources.is_raw and sources.insists_on_system,
+            "--raw takes no --system",
+            "put the text into the prompt",
+        ),
         (sources.is_raw and opening.template is not None, "--raw uses no --template", None),
         (
             wants_logprobs and not (output.is_json or is_programmatic),
@@ -195,6 +211,7 @@ def _talk(console: Console, opening: Opening, sources: Sources, output: Output) 
     if output.style == "programmatic":
         from llmctl.cli.chat.programmatic import Programmatic
 
+        stdin_bytes()
         backend, params = _open(console, opening)
         talker = Programmatic(backend, params, system=sources.system, is_raw=sources.is_raw)
         return talker.run(console)
@@ -236,7 +253,7 @@ def _answer_once(console: Console, backend: "Backend", request: GenerationReques
     elif output.extracts_code:
         code = last_code_block(answer.text)
         if code is None:
-            console.note(answer.text)
+            console.note(answer.text, is_vital=True)
             raise LlmctlError(
                 "the answer has no code block", hint="it stands above; leave out -x to take it all"
             )
@@ -267,5 +284,15 @@ def _open(console: Console, opening: Opening) -> "tuple[Backend, SamplingParams]
             dtype=settings.dtype,
             trust_remote_code=opening.trust_remote_code,
         )
-        backend = LocalBackend(load(request, progress), template_file=opening.template)
-    return backend, sampling.update(backend.info.default_sampling, settings.sampling)
+        backend = LocalBackend(load(request, progress), template=opening.template)
+    params = sampling.update(backend.info.default_sampling, settings.sampling)
+    _warn_of_greedy(settings, params)
+    return backend, params
+
+
+def _warn_of_greedy(settings: Settings, params: SamplingParams) -> None:
+    """Flags that only matter when tokens are drawn are not ignored in silence."""
+    idle = [f"--{key.replace('_', '-')}" for key in DRAWING if settings.origins.get(key, "").startswith("--")]
+    if idle and params.temperature == 0:
+        owner = "yours" if "temperature" in settings.sampling else "the model's own"
+        logger.warning("%s: no effect at temperature 0 (%s), give --temperature", ", ".join(idle), owner)

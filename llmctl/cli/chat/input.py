@@ -1,14 +1,17 @@
 """Gathers what the user wants to say: piped stdin, then files, then the prompt; or messages as JSON."""
 
 import json
+import logging
 import select
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from llmctl.core.errors import BadFileError, NotFoundError, UsageError
 from llmctl.core.types import ROLES, Message
+
+log = logging.getLogger(__name__)
 
 SILENT_STDIN_S = 0.2
 """With `-p` a pipe that is open but says nothing is waited for this long: a script may have left it so."""
@@ -24,6 +27,8 @@ class Sources:
     messages: str | None = None
     """Path of a JSON file; `-` is stdin."""
     system: str | None = None
+    insists_on_system: bool = False
+    """Whether the system message is a flag's; a setting's gives way to that of a messages file."""
     is_raw: bool = False
 
 
@@ -46,7 +51,7 @@ def gather_text(sources: Sources) -> str | None:
             )
         return None
     # A model that continues text must get it to the letter; to a person, a file's last newline is no content.
-    text = "".join(parts) if sources.is_raw else "\n\n".join(part.rstrip("\n") for part in parts)
+    text = "".join(parts) if sources.is_raw else "\n\n".join(part.rstrip("\r\n") for part in parts)
     if not text.strip() and not sources.is_raw:
         raise UsageError("nothing to answer: the prompt is empty")
     return text
@@ -57,12 +62,20 @@ def is_interactive() -> bool:
     return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
 
 
+def stdin_bytes() -> BinaryIO:
+    """stdin; raises `UsageError` when whoever started llmctl has closed it."""
+    if sys.stdin is None or sys.stdin.closed:
+        raise UsageError("cannot read stdin: it is closed", hint="give the prompt with -p TEXT")
+    return sys.stdin.buffer
+
+
 def conversation(sources: Sources, text: str | None) -> tuple[Message, ...]:
     """The messages to answer: system, those of the file, then `text` as the user's turn."""
     messages = _read_messages(sources.messages) if sources.messages is not None else ()
-    if sources.system is not None:
-        if any(message.role == "system" for message in messages):
-            raise UsageError("both --system and the messages file give a system message", hint="give one")
+    has_system = any(message.role == "system" for message in messages)
+    if has_system and sources.insists_on_system:
+        raise UsageError("both --system and the messages file give a system message", hint="give one")
+    if sources.system is not None and not has_system:
         messages = (Message(role="system", content=sources.system), *messages)
     if text is not None:
         return (*messages, Message(role="user", content=text))
@@ -112,12 +125,13 @@ def _message(item: Any, where: str) -> Message:
 
 def _read(path: str) -> str:
     try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).expanduser().read_bytes()
+        data = stdin_bytes().read() if path == "-" else Path(path).expanduser().read_bytes()
         return data.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise NotFoundError(f"no such file: {path}") from error
     except UnicodeDecodeError as error:
-        raise BadFileError(f"{path} is not UTF-8 text (byte {error.start})") from error
+        name = "stdin" if path == "-" else path
+        raise BadFileError(f"{name} is not UTF-8 text (byte {error.start})") from error
     except OSError as error:
         raise BadFileError(f"cannot read {path}: {error.strerror}") from error
 
@@ -127,5 +141,6 @@ def _piped(wait_s: float | None) -> str:
     if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
         return ""
     if wait_s is not None and not select.select([sys.stdin], [], [], wait_s)[0]:
+        log.warning("stdin is open and said nothing for %g s: going on without it (-f - waits)", wait_s)
         return ""
     return _read("-")

@@ -49,7 +49,7 @@ class Loop:
 
 def _read_line(console: Console) -> str | None:
     try:
-        return input(">>> ")
+        return console.ask(">>> ")
     except EOFError:
         console.note("")
         return None

@@ -6,12 +6,11 @@ A line that cannot be answered gives `{"error": ...}` in its place, and the rest
 
 import asyncio
 import json
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from llmctl.cli.chat.answer import ask_now
-from llmctl.cli.chat.input import check_open, parse_messages
+from llmctl.cli.chat.input import check_open, parse_messages, stdin_bytes
 from llmctl.cli.console import Console
 from llmctl.core import sampling
 from llmctl.core.backend import Backend
@@ -31,15 +30,14 @@ class Programmatic:
         self._backend = backend
         self._is_raw = is_raw
         self._sampling = sampling_params
-        self._kept: tuple[Message, ...] = (
-            (Message(role="system", content=system),) if system is not None else ()
-        )
+        self._system = (Message(role="system", content=system),) if system is not None else ()
+        self._kept: tuple[Message, ...] = self._system
 
     def run(self, console: Console) -> int:
         """Answer every line of stdin. Returns 0, or the exit code of the first line that failed."""
         exit_code = 0
         with asyncio.Runner() as runner:
-            for number, line in enumerate(sys.stdin.buffer, start=1):
+            for number, line in enumerate(stdin_bytes(), start=1):
                 if not line.strip():
                     continue
                 try:
@@ -64,11 +62,17 @@ class Programmatic:
             )
         except UsageError as error:
             raise UsageError(f"{where}: {error.message}", hint=error.hint) from error
+        is_raw = fields.get("raw", self._is_raw)
+        if is_raw and "messages" in fields:
+            raise UsageError(f'{where}: raw text is a "prompt", not "messages"', hint='say "raw": false')
         if "messages" in fields:
             messages = check_open(parse_messages(fields["messages"], where=where), where=where)
-            return ChatRequest(messages=messages, sampling=params)
+            has_system = any(message.role == "system" for message in messages)
+            return ChatRequest(
+                messages=messages if has_system else (*self._system, *messages), sampling=params
+            )
         prompt = fields["prompt"]
-        if fields.get("raw", self._is_raw):
+        if is_raw:
             return CompletionRequest(prompt=prompt, sampling=params)
         return ChatRequest(messages=(*self._kept, Message(role="user", content=prompt)), sampling=params)
 
@@ -86,6 +90,4 @@ def _fields(line: bytes, where: str) -> dict[str, Any]:
         raise UsageError(f"{where}: prompt must be text, not {json.dumps(fields['prompt'])[:80]}")
     if not isinstance(fields.get("raw", False), bool):
         raise UsageError(f"{where}: raw must be true or false, not {json.dumps(fields['raw'])[:80]}")
-    if fields.get("raw") and "messages" in fields:
-        raise UsageError(f'{where}: "raw" takes a "prompt", not "messages"')
     return fields
