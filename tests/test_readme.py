@@ -1,0 +1,61 @@
+"""README's examples are run and must print what they show; its commands are those that CI runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Llmctl
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+_BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def _examples() -> list[tuple[str, str]]:
+    """(command line, what it prints) of every `$ ` line in a console block."""
+    found: list[tuple[str, str]] = []
+    for block in _BLOCK.findall(README):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, printed = part.partition("\n")
+            found.append((command, printed))
+    return found
+
+
+@pytest.mark.parametrize(("command", "printed"), _examples())
+def test_an_example_prints_what_readme_shows(llmctl: Llmctl, command: str, printed: str) -> None:
+    """An example is `llmctl ...`, with `printf '...' | ` before it or `; echo $?` behind it at most."""
+    stdin = b""
+    if command.startswith("printf "):
+        head, command = command.split(" | ", maxsplit=1)
+        stdin = shlex.split(head)[1].encode().decode("unicode_escape").encode()
+    tells_code = command.endswith("; echo $?")
+    name, *args = shlex.split(command.removesuffix("; echo $?"))
+    assert name == "llmctl"
+    ended = llmctl(*args, stdin=stdin)
+    code = f"{ended.code}\n" if tells_code else ""
+    assert ended.out + ended.err + code == printed
+
+
+def test_readme_has_examples() -> None:
+    assert len(_examples()) >= 3
+
+
+def test_ci_runs_readmes_two_commands() -> None:
+    commands = [line for line in README.splitlines() if line.startswith("python3 -m venv")]
+    assert len(commands) == 2
+    assert "llmctl chat -p" in commands[0]
+    assert commands[1].endswith("/pytest")
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_every_folder_of_the_package_is_explained() -> None:
+    folders = {
+        path.name for path in (ROOT / "llmctl").iterdir() if path.is_dir() and path.name != "__pycache__"
+    }
+    assert {name for name in folders if f"`llmctl/{name}/`" not in README} == set()
+
+
+def test_links_lead_to_files() -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert [target for target in targets if not Path(ROOT / target).exists()] == []
