@@ -261,3 +261,9 @@ def test_a_system_setting_gives_way_to_the_messages_file(
 def test_a_wrong_template_is_found_before_the_model_is_loaded(llmctl: Llmctl) -> None:
     ended = llmctl("chat", "no/such-model", "-p", "x", "--template", "/no/such.jinja")
     assert (ended.code, "/no/such.jinja" in ended.err) == (3, True)
+
+
+def test_an_answer_longer_than_the_context_is_told_to_be_impossible(llmctl: Llmctl) -> None:
+    ended = llmctl("chat", "-p", QUESTION, "--max-new-tokens", "99999")
+    assert ended.code == 0
+    assert "--max-new-tokens 99999: the context of demo" in ended.err

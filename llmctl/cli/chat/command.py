@@ -286,7 +286,15 @@ def _open(console: Console, opening: Opening) -> "tuple[Backend, SamplingParams]
         )
         backend = LocalBackend(load(request, progress), template=opening.template)
     params = sampling.update(backend.info.default_sampling, settings.sampling)
+    logger.info("sampling: %s", params)
     _warn_of_greedy(settings, params)
+    if (params.max_new_tokens or 0) > backend.info.context_length:
+        logger.warning(
+            "--max-new-tokens %d: the context of %s ends an answer at %d tokens, prompt included",
+            params.max_new_tokens,
+            backend.info.name,
+            backend.info.context_length,
+        )
     return backend, params
 
 
