@@ -25,8 +25,8 @@ from llmctl.core.types import (
 from llmctl.engine.detokenize import Detokenizer, StopStrings, Vocabulary
 from llmctl.engine.sampler import Sampler, likeliest
 
-# The names under which transformers' models take and return what they keep between steps.
-CACHE_NAMES = ("past_key_values", "cache_params", "state")
+CACHE_NAMES = ("cache", "past_key_values", "cache_params", "state")
+"""The names under which models take and return what they keep; `cache` since transformers 5.24."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +132,8 @@ class _Stepper:
         self._fed = torch.empty(0, dtype=torch.long, device=model.device)
         """What `_kept` does not hold."""
         accepted = inspect.signature(model.forward).parameters
+        # A model's output answers to the other names too, its forward does not.
+        self._names = [name for name in CACHE_NAMES if name in accepted] or CACHE_NAMES
         # The head over a long prompt would cost vocabulary x prompt numbers for one row that is used.
         self._options = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
@@ -141,7 +143,8 @@ class _Stepper:
             output = self._model(
                 input_ids=self._fed[None], use_cache=True, return_dict=True, **self._kept, **self._options
             )
-        self._kept = {name: output[name] for name in CACHE_NAMES if output.get(name) is not None}
+        name = next((name for name in self._names if output.get(name) is not None), None)
+        self._kept = {name: output[name]} if name is not None else {}
         if self._kept:
             self._fed = self._fed[:0]
         logits: Tensor = output.logits[0, -1]
