@@ -16,8 +16,8 @@ class ModelInfo:
     """What a client may ask of the model behind a backend."""
 
     name: str
-    context_length: int
-    """Prompt and answer together, in tokens."""
+    context_length: int | None
+    """Prompt and answer together, in tokens; None where a server does not tell."""
     default_sampling: SamplingParams
     """What the model's makers recommend; fields that they leave open hold llmctl's defaults."""
 

@@ -80,6 +80,19 @@ class ContextOverflowError(DoesNotFitError):
     http_status = 400
     code = "context_overflow"
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        prompt_tokens: int | None = None,
+        context_length: int | None = None,
+    ) -> None:
+        """`prompt_tokens` and `context_length`, where known, tell by how much."""
+        super().__init__(message, hint=hint)
+        self.prompt_tokens = prompt_tokens
+        self.context_length = context_length
+
 
 class BadFileError(LlmctlError):
     """A file or checkpoint is damaged, incomplete or of a kind that cannot be used."""

@@ -1,7 +1,10 @@
 """Logging: `logging.getLogger(__name__)` everywhere, set up once by the command line."""
 
+import contextlib
+import io
 import logging
 import sys
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 # Libraries that repeat themselves at WARNING; their warnings are shown with -vv.
@@ -35,6 +38,25 @@ def setup(verbosity: int) -> None:
     root.setLevel(logging.DEBUG if verbosity > 1 else logging.WARNING)
     logging.getLogger("llmctl").setLevel(level)
     tame_libraries()
+
+
+@contextlib.contextmanager
+def shown_by(show: Callable[[str], None]) -> Iterator[None]:
+    """Hand the lines of the log to `show`, from whatever thread, instead of writing them to stderr."""
+
+    class Shown(io.TextIOBase):
+        def write(self, text: str, /) -> int:
+            show(text)
+            return len(text)
+
+    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, _Handler)]
+    before = [handler.setStream(Shown()) for handler in handlers]  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for handler, stream in zip(handlers, before, strict=True):
+            if stream is not None:
+                handler.setStream(stream)
 
 
 def tame_libraries() -> None:

@@ -23,7 +23,7 @@ class Range:
     """Whether `low` itself is excluded."""
 
     def __str__(self) -> str:
-        high = "" if math.isinf(self.high) else f" and at most {self.high:g}"
+        high = "" if math.isinf(self.high) else f" and at most {self.high}"
         return f"{'more than' if self.open_low else 'at least'} {self.low:g}{high}"
 
     def holds(self, value: float) -> bool:
@@ -45,7 +45,7 @@ RANGES: dict[str, Range] = {
     "max_new_tokens": Range(kind=int, low=1),
     "logprobs": Range(kind=int, low=0, high=20),
 }
-KEYS: tuple[str, ...] = tuple(field.name for field in fields(SamplingParams))
+KEYS: tuple[str, ...] = tuple(field.name for field in fields(SamplingParams) if field.name != "given")
 
 
 def update(base: SamplingParams, values: Mapping[str, Any]) -> SamplingParams:
@@ -62,7 +62,7 @@ def update(base: SamplingParams, values: Mapping[str, Any]) -> SamplingParams:
             checked = _checked(key, value)
             if changes.setdefault(key, checked) != checked:
                 raise UsageError(f"{key} is given twice, as {changes[key]!r} and as {name} {value!r}")
-    return replace(base, **changes)
+    return replace(base, given=base.given | changes.keys(), **changes)
 
 
 def unknown_key(name: str, known: tuple[str, ...]) -> UsageError:
@@ -77,10 +77,11 @@ def _checked(key: str, value: Any) -> Any:
         return _texts(key, value)
     if key == "stop_token_ids":
         return _ids(key, value)
-    return _number(key, value, RANGES[key])
+    return number(key, value, RANGES[key])
 
 
-def _number(key: str, value: Any, limits: Range) -> int | float:
+def number(key: str, value: Any, limits: Range) -> int | float:
+    """`value` as the kind of number that `key` is. Raises `UsageError` for another type or out of range."""
     if isinstance(value, float) and limits.kind is int and value.is_integer():
         value = int(value)
     accepted = (int,) if limits.kind is int else (int, float)

@@ -2,6 +2,7 @@
 
 A setting that is nowhere set is None: then the model's own recommendation or the command's default holds.
 Trust is not a setting: remote code is switched on by a flag alone, so that a file found in a project cannot.
+Nor may such a file send conversations to a server: `url` is the user's own file's, a variable's or a flag's.
 """
 
 import logging
@@ -15,6 +16,7 @@ from typing import Any
 from llmctl.core import sampling
 from llmctl.core.errors import BadFileError, NotFoundError, UsageError
 from llmctl.core.places import Places
+from llmctl.core.sampling import Range
 from llmctl.core.types import SamplingParams
 
 log = logging.getLogger(__name__)
@@ -24,13 +26,30 @@ FILE_NAME = "llmctl.toml"
 USER_FILE_NAME = "config.toml"
 # Variables that are read elsewhere and are no settings.
 OTHER_VARIABLES = frozenset(
-    {"LLMCTL_CONFIG_HOME", "LLMCTL_DATA_HOME", "LLMCTL_CACHE_HOME", "LLMCTL_REQUIRE_SHARED"}
+    {
+        "LLMCTL_CONFIG_HOME",
+        "LLMCTL_DATA_HOME",
+        "LLMCTL_CACHE_HOME",
+        "LLMCTL_REQUIRE_SHARED",
+        "LLMCTL_API_KEY",
+        "LLMCTL_EDITOR",
+    }
 )
 CHOICES: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cuda", "xpu", "mps", "cpu"),
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "color": ("auto", "always", "never"),
+    "reasoning": ("show", "fold", "hide"),
+    "overflow": ("ask", "drop", "stop"),
+    "log": ("on", "off"),
+    "history": ("on", "off"),
 }
+RANGES: dict[str, Range] = {
+    "context": Range(kind=int, low=1),
+    "timeout": Range(kind=float, low=0, high=86_400, open_low=True),
+}
+NOT_OF_A_PROJECT = ("url",)
+"""A folder that somebody cloned must not decide these."""
 _BASE = SamplingParams()
 
 
@@ -43,6 +62,20 @@ class Settings:
     dtype: str = "auto"
     color: str = "auto"
     system: str | None = None
+    url: str | None = None
+    """An OpenAI-compatible server to talk to instead of loading a model."""
+    timeout: float = 60.0
+    """Seconds without a byte after which a server counts as silent."""
+    context: int | None = None
+    """Limit on prompt and answer together in tokens, below the model's own."""
+    reasoning: str = "show"
+    """What happens to the text that a model writes to itself before it answers."""
+    overflow: str = "ask"
+    """What a conversation does that is longer than the context."""
+    log: str = "on"
+    """Whether conversations are kept (`llmctl logs`)."""
+    history: str = "on"
+    """Whether lines typed in one session are offered in the next."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
     """Where each value that is no default comes from: a file's path, a variable's or a flag's name."""
@@ -59,6 +92,13 @@ class Settings:
                 settings = _overlay(settings, {key: value}, flag)
         return settings
 
+    def without(self, key: str) -> "Settings":
+        """These settings with the default in the place of `key`."""
+        sampled = {name: value for name, value in self.sampling.items() if name != key}
+        origins = {name: origin for name, origin in self.origins.items() if name != key}
+        own = {key: getattr(Settings(), key)} if key in NAMES else {}
+        return replace(self, **own, sampling=sampled, origins=origins)
+
 
 NAMES: tuple[str, ...] = tuple(f.name for f in fields(Settings) if f.name not in ("sampling", "origins"))
 KEYS: tuple[str, ...] = (*NAMES, *sampling.KEYS)
@@ -73,10 +113,11 @@ def load(environ: Mapping[str, str] | None = None, folder: Path | None = None) -
     environ = os.environ if environ is None else environ
     settings = Settings()
     user_file = Places.from_environ(environ).config / USER_FILE_NAME
-    for path in (user_file, (folder or _present_folder()) / FILE_NAME):
-        settings = _overlay(settings, _read(path), str(path))
+    settings = _overlay(settings, _read(user_file), str(user_file))
+    project_file = (folder or _present_folder()) / FILE_NAME
+    settings = _overlay(settings, _of_a_project(_read(project_file), project_file), str(project_file))
     for key, text in _variables(environ).items():
-        settings = _overlay(settings, {key: _from_text(key, text)}, PREFIX + key.upper())
+        settings = _overlay(settings, {key: from_text(key, text)}, PREFIX + key.upper())
     return settings
 
 
@@ -99,6 +140,16 @@ def _read(path: Path) -> dict[str, Any]:
         raise BadFileError(f"{path} is not valid TOML: {error}") from error
 
 
+def _of_a_project(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    for key in NOT_OF_A_PROJECT:
+        if key in values:
+            raise UsageError(
+                f"{path}: {key} cannot be set by a project's file, which may be a stranger's",
+                hint=f"put it into your own {USER_FILE_NAME}, into {PREFIX}{key.upper()}, or give --{key}",
+            )
+    return values
+
+
 def _variables(environ: Mapping[str, str]) -> dict[str, str]:
     """The set `LLMCTL_*` variables by key; an empty one counts as not set."""
     found: dict[str, str] = {}
@@ -114,16 +165,14 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _from_text(key: str, text: str) -> Any:
-    """An environment variable's text as the type of its key; what does not convert is refused later."""
-    if key in NAMES:
-        return text
-    if key == "stop":
+def from_text(key: str, text: str) -> Any:
+    """Text as the type of its key; what does not convert is refused later, as a value of the wrong type."""
+    if key == "stop" or (key in NAMES and key not in RANGES):
         return text
     try:
         if key == "stop_token_ids":
             return [int(part) for part in text.split(",")]
-        return sampling.RANGES[key].kind(text)
+        return (RANGES.get(key) or sampling.RANGES[key]).kind(text)
     except ValueError:
         return text
 
@@ -146,7 +195,9 @@ def _overlay(settings: Settings, values: Mapping[str, Any], origin: str) -> Sett
     return replace(settings, **own, sampling=sampled, origins=origins)
 
 
-def _checked(key: str, value: Any) -> str:
+def _checked(key: str, value: Any) -> str | int | float:
+    if key in RANGES:
+        return sampling.number(key, value, RANGES[key])
     if not isinstance(value, str) or not value:
         raise UsageError(f"{key} must be text, not {value!r}")
     choices = CHOICES.get(key)

@@ -50,6 +50,9 @@ class SamplingParams:
     """Beside the model's own end tokens."""
     logprobs: int | None = None
     """None: no log-probabilities; n: those of the chosen token and of the n likeliest, in [0, 20]."""
+    given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    """The fields that somebody chose. A server is sent these even where they are neutral: what is left out,
+    it fills with its own defaults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,8 @@ class ChatRequest:
 
     messages: tuple[Message, ...]
     sampling: SamplingParams = field(default_factory=SamplingParams)
+    continues_last: bool = False
+    """Whether to go on with the last message, the assistant's own, instead of answering it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +124,8 @@ class Delta:
     """A piece of an answer. `text` never holds half a character, a special token or part of a stop string."""
 
     text: str = ""
+    reasoning: str = ""
+    """What the model says to itself before it answers; never in `text`."""
     token_ids: tuple[int, ...] = ()
     """Tokens generated since the last delta; their text may come later."""
     logprobs: tuple[TokenLogprob, ...] = ()

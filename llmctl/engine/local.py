@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from llmctl.core.backend import ModelInfo
 from llmctl.core.errors import ContextOverflowError, DoesNotFitError, UsageError
-from llmctl.core.types import ChatRequest, Delta, GenerationRequest
+from llmctl.core.reasoning import OPEN, ReasoningSplitter
+from llmctl.core.types import ChatRequest, Delta, GenerationRequest, Message
 from llmctl.engine.generate import single
 from llmctl.loading import devices
 from llmctl.loading.loader import LoadedModel
@@ -20,10 +22,19 @@ class LocalBackend:
     All of torch runs in one thread: streams that are open together take turns, a token each.
     """
 
-    def __init__(self, loaded: LoadedModel, *, template: ChatTemplate | None = None) -> None:
-        """`template` replaces the tokenizer's own."""
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        template: ChatTemplate | None = None,
+        context_length: int | None = None,
+    ) -> None:
+        """`template` replaces the tokenizer's own; `context_length` is a limit below the model's own.
+
+        Raises `UsageError` for a limit above it.
+        """
         self._loaded = loaded
-        self._template = template
+        self.reconfigure(template=template, context_length=context_length)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llmctl-engine")
 
     @property
@@ -32,18 +43,41 @@ class LocalBackend:
         loaded = self._loaded
         return ModelInfo(
             name=loaded.name,
-            context_length=loaded.context_length,
+            context_length=self._context_length,
             default_sampling=loaded.default_sampling,
         )
+
+    @property
+    def longest_context(self) -> int:
+        """What the model itself can take, in tokens."""
+        return self._loaded.context_length
+
+    def reconfigure(self, *, template: ChatTemplate | None, context_length: int | None) -> None:
+        """Take another template and context limit for the requests to come; as in the constructor."""
+        own = self._loaded.context_length
+        if context_length is not None and context_length > own:
+            raise UsageError(
+                f"context {context_length}: {self._loaded.name} takes at most {own} tokens",
+                hint="give less, or take a model with a longer context",
+            )
+        self._template = template
+        self._context_length = context_length or own
+
+    def prompt(self, messages: tuple[Message, ...], *, continues_last: bool = False) -> str:
+        """The text that the model is prompted with; raises what `generate` raises over it."""
+        tokenizer = self._loaded.tokenizer
+        chosen = choose(self._template, tokenizer.chat_template, model=self._loaded.name)
+        special_tokens = tokenizer.special_tokens_map
+        return render(chosen, messages, special_tokens=special_tokens, continues_last=continues_last)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """See `Backend.generate`."""
         loop = asyncio.get_running_loop()
-        job = await loop.run_in_executor(self._thread, self._job, request)
+        job, splitter = await loop.run_in_executor(self._thread, self._job, request)
         deltas = single.generate(self._loaded.model, self._loaded.tokenizer, job)
         try:
             while (delta := await loop.run_in_executor(self._thread, _next, deltas)) is not None:
-                yield delta
+                yield delta if splitter is None else _split(delta, splitter)
         finally:
             self._end(deltas)
 
@@ -60,29 +94,39 @@ class LocalBackend:
             # The backend was closed meanwhile: nothing runs any more.
             deltas.close()
 
-    def _job(self, request: GenerationRequest) -> single.Job:
-        prompt_ids = self._prompt_ids(request)
-        room = self._loaded.context_length - len(prompt_ids)
+    def _job(self, request: GenerationRequest) -> tuple[single.Job, ReasoningSplitter | None]:
+        """What to generate, and how to tell reasoning from answer where there is a chat."""
+        text, splitter = None, None
+        if isinstance(request, ChatRequest):
+            text = self.prompt(request.messages, continues_last=request.continues_last)
+            # Some templates open the block themselves, and what comes first is reasoning.
+            splitter = None if request.continues_last else ReasoningSplitter(is_open=_opens_reasoning(text))
+        prompt_ids = self._prompt_ids(request, text)
+        room = self._context_length - len(prompt_ids)
         if room < 1:
             raise ContextOverflowError(
                 f"the prompt has {len(prompt_ids)} tokens, the context of {self._loaded.name} "
-                f"holds {self._loaded.context_length} with the answer",
+                f"holds {self._context_length} with the answer",
                 hint="shorten the prompt or the conversation, or take a model with a longer context",
+                prompt_tokens=len(prompt_ids),
+                context_length=self._context_length,
             )
         sampling = request.sampling
-        return single.Job(
+        job = single.Job(
             prompt_ids=prompt_ids,
             sampling=sampling,
             end_ids=self._loaded.end_ids | frozenset(self._checked(sampling.stop_token_ids)),
             max_new_tokens=min(sampling.max_new_tokens or room, room),
-            is_continuation=not isinstance(request, ChatRequest),
+            is_continuation=not isinstance(request, ChatRequest) or request.continues_last,
         )
+        return job, splitter
 
-    def _prompt_ids(self, request: GenerationRequest) -> tuple[int, ...]:
+    def _prompt_ids(self, request: GenerationRequest, rendered: str | None) -> tuple[int, ...]:
         tokenizer = self._loaded.tokenizer
         if isinstance(request, ChatRequest):
+            assert rendered is not None
             # The template writes the special tokens itself: adding them again would double BOS.
-            ids = tokenizer.encode(_unicode(self._rendered(request)), add_special_tokens=False)
+            ids = tokenizer.encode(_unicode(rendered), add_special_tokens=False)
         elif isinstance(request.prompt, str):
             ids = tokenizer.encode(_unicode(request.prompt))
         else:
@@ -90,11 +134,6 @@ class LocalBackend:
         if not ids:
             raise UsageError("the prompt is empty: this model needs at least one token to go on from")
         return self._checked(tuple(ids))
-
-    def _rendered(self, request: ChatRequest) -> str:
-        tokenizer = self._loaded.tokenizer
-        chosen = choose(self._template, tokenizer.chat_template, model=self._loaded.name)
-        return render(chosen, request.messages, special_tokens=tokenizer.special_tokens_map)
 
     def _checked(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         size = self._loaded.vocabulary_size
@@ -115,6 +154,18 @@ def _unicode(text: str) -> str:
             hint="give text in UTF-8",
         ) from error
     return text
+
+
+def _opens_reasoning(prompt: str) -> bool:
+    return prompt.rstrip().endswith(OPEN)
+
+
+def _split(delta: Delta, splitter: ReasoningSplitter) -> Delta:
+    parts = splitter.push(delta.text)
+    if delta.finish is None:
+        return replace(delta, text=parts.text, reasoning=parts.reasoning)
+    rest = splitter.finish()
+    return replace(delta, text=parts.text + rest.text, reasoning=parts.reasoning + rest.reasoning)
 
 
 def _next(deltas: Iterator[Delta]) -> Delta | None:

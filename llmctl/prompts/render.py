@@ -4,6 +4,7 @@ import datetime
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import jinja2
@@ -21,12 +22,20 @@ def render(
     *,
     special_tokens: Mapping[str, str],
     add_generation_prompt: bool = True,
+    continues_last: bool = False,
 ) -> str:
     """The prompt text, special tokens written out, opened for the assistant's answer unless told otherwise.
 
     `special_tokens` are the names that a template may use (`bos_token`, `eos_token`, ...).
+    With `continues_last` it ends inside the last message, the assistant's, for the model to go on with.
     Raises `UsageError` when the template refuses these messages, `BadFileError` when it is broken.
     """
+    if continues_last:
+        marked = replace(messages[-1], content=messages[-1].content + _GO_ON_HERE)
+        text = render(
+            template, (*messages[:-1], marked), special_tokens=special_tokens, add_generation_prompt=False
+        )
+        return _up_to_mark(text, template)
     try:
         return _compiled(template.text).render(
             messages=[{"role": message.role, "content": message.content} for message in messages],
@@ -49,6 +58,20 @@ def render(
             f"the chat template ({template.source}) fails: {type(error).__name__}: {error}",
             hint="give another with --template FILE.jinja",
         ) from error
+
+
+_GO_ON_HERE = "\N{OBJECT REPLACEMENT CHARACTER}llmctl goes on here\N{OBJECT REPLACEMENT CHARACTER} "
+"""Marks the end of the message that is continued. It ends in a space, to tell whether the template trims."""
+
+
+def _up_to_mark(text: str, template: ChatTemplate) -> str:
+    before, mark, after = text.rpartition(_GO_ON_HERE.rstrip())
+    if not mark:
+        raise UsageError(
+            f"the chat template ({template.source}) rewrites the last message, so that it cannot be continued"
+        )
+    # A template that trims messages has taught the model that they end without white space.
+    return before if after.startswith(" ") else before.rstrip()
 
 
 class _RefusedError(jinja2.TemplateError):

@@ -38,6 +38,11 @@ def test_every_setting_is_shown_even_when_nothing_is_set(llmctl: Llmctl) -> None
         "device": "auto",
         "dtype": "auto",
         "color": "auto",
+        "timeout": "60.0",
+        "reasoning": "show",
+        "overflow": "ask",
+        "log": "on",
+        "history": "on",
     }
 
 

@@ -69,7 +69,7 @@ def test_a_limit_reads_as_words() -> None:
         "repetition_penalty": "at least 0.01 and at most 10",
         "presence_penalty": "at least -2 and at most 2",
         "frequency_penalty": "at least -2 and at most 2",
-        "seed": "at least 0 and at most 9.22337e+18",
+        "seed": "at least 0 and at most 9223372036854775807",
         "max_new_tokens": "at least 1",
         "logprobs": "at least 0 and at most 20",
     }

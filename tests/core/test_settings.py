@@ -262,6 +262,7 @@ def test_a_folder_that_was_deleted_under_the_user_is_told(
 
 def test_every_setting_can_be_a_variable_and_stand_in_a_file(house: House) -> None:
     texts = {"device": "cpu", "dtype": "float32", "color": "never", "model": "m", "system": "s", "stop": "x"}
+    texts |= {"url": "localhost:1", "reasoning": "fold", "overflow": "drop", "log": "off", "history": "off"}
     for key in settings.KEYS:
         house.environ[f"LLMCTL_{key.upper()}"] = texts.get(key, "1")
     from_variables = house.load()
@@ -269,7 +270,8 @@ def test_every_setting_can_be_a_variable_and_stand_in_a_file(house: House) -> No
         key: value for key, value in house.environ.items() if key not in from_variables.origins.values()
     }
     lines = [f"{key} = {texts[key]!r}" if key in texts else f"{key} = 1" for key in settings.KEYS]
-    house.project_file.write_text("\n".join(lines).replace("stop_token_ids = 1", "stop_token_ids = [1]"))
+    house.user_file.parent.mkdir(parents=True, exist_ok=True)
+    house.user_file.write_text("\n".join(lines).replace("stop_token_ids = 1", "stop_token_ids = [1]"))
     assert from_variables.origins.keys() == set(settings.KEYS)
     assert house.load() == from_variables
 
@@ -277,3 +279,19 @@ def test_every_setting_can_be_a_variable_and_stand_in_a_file(house: House) -> No
 def test_what_a_flag_gets_wrong_is_an_error_for_the_user() -> None:
     with pytest.raises(LlmctlError, match=r"^--max-new-tokens: max_new_tokens must be at least 1, not 0$"):
         Settings().with_flags({"max_new_tokens": 0})
+
+
+def test_a_project_cannot_send_conversations_to_a_server(house: House) -> None:
+    house.project_file.write_text("url = 'http://stranger.example/v1'")
+    with pytest.raises(UsageError, match=r"llmctl\.toml: url cannot be set by a project's file") as caught:
+        house.load()
+    assert "--url" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("key", "text"), [("timeout", "0"), ("context", "0"), ("context", "1.5"), ("log", "yes")]
+)
+def test_a_setting_out_of_range_is_refused_by_its_variable(house: House, key: str, text: str) -> None:
+    house.environ[f"LLMCTL_{key.upper()}"] = text
+    with pytest.raises(UsageError, match=f"^LLMCTL_{key.upper()}: {key} must be "):
+        house.load()
