@@ -28,6 +28,20 @@ class Entry:
 
 COMMANDS: dict[str, Entry] = {
     "chat": Entry("Chat with a model, or answer one prompt.", "llmctl.cli.chat.command:chat"),
+    "logs": Entry(
+        "Look at past conversations, export or delete them.",
+        commands={
+            "list": Entry(
+                "List conversations, the most recent first.", "llmctl.cli.logs.browse:list_sessions"
+            ),
+            "show": Entry("Show a conversation as markdown.", "llmctl.cli.logs.browse:show"),
+            "search": Entry(
+                "Search conversations for words, the newest message first.", "llmctl.cli.logs.browse:search"
+            ),
+            "export": Entry("Write a conversation to stdout or to a file.", "llmctl.cli.logs.export:export"),
+            "delete": Entry("Delete conversations for good.", "llmctl.cli.logs.delete:delete"),
+        },
+    ),
     "config": Entry(
         "Look at the settings.",
         commands={
@@ -35,6 +49,9 @@ COMMANDS: dict[str, Entry] = {
         },
     ),
     "doctor": Entry("Say what llmctl finds on this machine.", "llmctl.cli.doctor:doctor"),
+    "completions": Entry(
+        "Print the completion script of a shell.", "llmctl.cli.completions.command:completions"
+    ),
 }
 
 

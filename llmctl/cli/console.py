@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TextIO
@@ -12,6 +13,10 @@ from llmctl.core.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
+
+DEFAULT_WIDTH = 80
+MIN_COLUMN_WIDTH = 10
+"""A column that is narrower is not worth wrapping into."""
 
 
 class Console:
@@ -25,6 +30,8 @@ class Console:
         self.verbosity = 0
         """-1 quiet, 0 usual, 1 reasons, 2 everything."""
         self.is_debug = False
+        self.is_plain = False
+        """Whether nothing but text may go out, on a terminal too."""
 
     def write(self, text: str) -> None:
         """A piece of the answer, on stdout at once."""
@@ -47,16 +54,43 @@ class Console:
         self.line(json.dumps(value, ensure_ascii=False, indent=indent))
 
     def table(self, columns: list[str], rows: list[list[str]]) -> None:
-        """Aligned columns on stdout."""
-        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-        for row in (columns, *rows):
+        """Aligned columns under a heading, on stdout."""
+        self.rows([columns, *rows])
+
+    def rows(self, rows: list[list[str]]) -> None:
+        """Aligned columns on stdout; on a terminal the last one is wrapped where it stands."""
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        indent = sum(widths[:-1]) + 2 * (len(widths) - 1)
+        room = self.width() - indent if is_terminal(sys.stdout) else 0
+        for row in rows:
             padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-            self.line("  ".join(padded).rstrip())
+            line = "  ".join(padded).rstrip()
+            is_wrapped = MIN_COLUMN_WIDTH <= room < len(row[-1])
+            self.line(_wrapped(line, indent, room) if is_wrapped else line)
 
     def note(self, text: str, *, is_vital: bool = False) -> None:
         """A remark on stderr, left out with `-q` unless something would be lost with it."""
         if self.verbosity >= 0 or is_vital:
             _write_safely(sys.stderr, text + "\n")
+
+    def control(self, sequence: str) -> None:
+        """A control sequence of ours for a terminal; nothing elsewhere."""
+        if self.is_live:
+            _write_safely(sys.stderr, sequence)
+
+    def aside(self, text: str) -> None:
+        """Text on stderr as it is, for what comes in pieces beside the answer."""
+        _write_safely(sys.stderr, text)
+
+    def status(self, text: str) -> None:
+        """A passing line on a terminal's stderr, in the place of the last one; "" takes it away."""
+        if self.is_live:
+            text = self.dim(text[: self.width() - 1])
+            _write_safely(sys.stderr, f"\r\033[2K{text}")
+
+    def dim(self, text: str) -> str:
+        """`text` for what matters less, on stderr."""
+        return self._style(text, "2") if text else text
 
     def ask(self, prompt: str) -> str:
         """A line of the user's; the prompt goes to stderr when stdout is not the terminal that shows it."""
@@ -90,12 +124,47 @@ class Console:
         return RichConsole(stderr=True, no_color=not self.has_color(sys.stderr), highlight=False)
 
     @property
+    def shows_text(self) -> bool:
+        """Whether stdout is for eyes, so that text must not drive the terminal, and not for a program."""
+        return is_terminal(sys.stdout) or self.has_stdout_color
+
+    @property
+    def stdout(self) -> TextIO:
+        """The terminal, for a library that draws on it by itself."""
+        return sys.stdout
+
+    @property
+    def is_editable(self) -> bool:
+        """Whether stdout is a terminal on which a line can be edited and redrawn."""
+        return is_terminal(sys.stdout) and os.environ.get("TERM") != "dumb" and not self.is_plain
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody sees what goes to stderr and wants to."""
+        return is_terminal(sys.stderr) and self.verbosity >= 0
+
+    @property
     def is_live(self) -> bool:
         """Whether stderr is a terminal that can redraw a line."""
-        return is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+        return is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb" and not self.is_plain
+
+    def width(self) -> int:
+        """Columns of the terminal as it is now; COLUMNS would tell what it was when llmctl started."""
+        for stream in (sys.stdout, sys.stderr):
+            if is_terminal(stream):
+                # A terminal of unknown size says 0.
+                return os.get_terminal_size(stream.fileno()).columns or DEFAULT_WIDTH
+        return DEFAULT_WIDTH
+
+    @property
+    def has_stdout_color(self) -> bool:
+        """Whether the answer may be coloured."""
+        return self.has_color(sys.stdout)
 
     def has_color(self, stream: TextIO | None) -> bool:
         """`--color` first, then NO_COLOR and FORCE_COLOR, then whether `stream` is a capable terminal."""
+        if self.is_plain:
+            return False
         if self.color in ("always", "never"):
             return self.color == "always"
         if os.environ.get("NO_COLOR"):
@@ -106,6 +175,11 @@ class Console:
 
     def _style(self, text: str, code: str) -> str:
         return f"\033[{code}m{text}\033[0m" if self.has_color(sys.stderr) else text
+
+
+def _wrapped(line: str, indent: int, room: int) -> str:
+    head, gap = line[:indent], "\n" + " " * indent
+    return head + gap.join(textwrap.wrap(line[indent:], room))
 
 
 def is_terminal(stream: TextIO | None) -> bool:

@@ -143,10 +143,10 @@ def _compiler() -> str | None:
 
 
 def _places() -> dict[str, dict[str, Any]]:
-    from llmctl.loading.hub_api import cache_root
+    from llmctl.loading.local_models import hub_folder
 
     own = Places.from_environ(os.environ)
-    paths = {"config": own.config, "data": own.data, "cache": own.cache, "models": cache_root()}
+    paths = {"config": own.config, "data": own.data, "cache": own.cache, "models": hub_folder(os.environ)}
     return {
         name: {"path": str(path), "state": _state(path, is_private=name == "data")}
         for name, path in paths.items()

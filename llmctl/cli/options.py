@@ -149,7 +149,46 @@ TrustRemoteCode = Annotated[
     bool, _loading("Run Python code of the model's repository. Read it first.", "--trust-remote-code")
 ]
 
-FLAG_NAMES = {"model": "MODEL", "stop_token_ids": "--stop-token-id"}
+Context = Annotated[
+    int | None, _loading("Limit on prompt and answer together; left out, the model's.", metavar="TOKENS")
+]
+
+_SERVER = "Server"
+Url = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Talk to this OpenAI-compatible server instead of loading a model.",
+        rich_help_panel=_SERVER,
+        show_default=False,
+    ),
+]
+ApiKeyFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="File with its key; else LLMCTL_API_KEY or OPENAI_API_KEY.",
+        rich_help_panel=_SERVER,
+        show_default=False,
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Silence after which it is given up; 60 if not set.",
+        rich_help_panel=_SERVER,
+        show_default=False,
+    ),
+]
+
+FLAG_NAMES = {
+    "model": "MODEL",
+    "stop_token_ids": "--stop-token-id",
+    "log": "--no-log",
+    "history": "--no-history",
+    "reasoning": "--hide-reasoning",
+}
 """What a setting is called on the command line, where that is not `--` and its name."""
 
 

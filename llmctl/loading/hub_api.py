@@ -17,6 +17,7 @@ from urllib.parse import quote
 from llmctl import __version__
 from llmctl.core.errors import AccessError, DoesNotFitError, LlmctlError, NotFoundError, UnreachableError
 from llmctl.loading.fetch import RemoteFile
+from llmctl.loading.local_models import hub_folder
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -53,7 +54,7 @@ class Hub:
             repo_id=repo_id,
             revision=revision,
             endpoint=(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/"),
-            cache_root=cache_root(),
+            cache_root=hub_folder(os.environ),
             timeout_s=constants.HF_HUB_DOWNLOAD_TIMEOUT,
             is_offline=is_offline_mode() or os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE,
             headers=agent | ({"Authorization": f"Bearer {token}"} if token else {}),
@@ -152,15 +153,6 @@ class Hub:
             f"cannot write to the cache {error.filename or self.cache_root}: {error.strerror}",
             hint="set HF_HOME to a folder that you may write to",
         )
-
-
-def cache_root() -> Path:
-    """The folder of huggingface_hub's cache, `HF_HUB_CACHE`, else `HF_HOME`, else its default, as of now."""
-    from huggingface_hub import constants
-
-    home = os.environ.get("HF_HOME")
-    cache = os.environ.get("HF_HUB_CACHE") or (f"{home}/hub" if home else constants.HF_HUB_CACHE)
-    return Path(os.path.expanduser(os.path.expandvars(cache))).absolute()  # noqa: PTH111
 
 
 def _matching(pattern: re.Pattern[str], text: object) -> str:

@@ -33,7 +33,7 @@ SAMPLING = [
     "--stop-token-id",
     "--logprobs",
 ]
-LOADING = ["--device", "--dtype", "--revision", "--trust-remote-code"]
+LOADING = ["--device", "--dtype", "--context", "--revision", "--trust-remote-code"]
 # Every command with the flags that it shows and those that it only understands. A flag that goes away breaks
 # somebody's script, and one that comes needs a line in the CHANGELOG: change this table by hand.
 SURFACE: dict[str, tuple[list[str], list[str]]] = {
@@ -42,16 +42,25 @@ SURFACE: dict[str, tuple[list[str], list[str]]] = {
         [
             "MODEL",
             *("-p --prompt", "-f --file", "-s --system", "--messages", "--raw", "--template"),
-            *("-x --extract", "--json", "--style"),
+            *("-x --extract", "--json", "--style", "--plain", "--hide-reasoning"),
+            *("-c --continue", "--session", "--no-log", "--no-history"),
+            *("--url", "--api-key-file", "--timeout"),
             *SAMPLING,
             *LOADING,
             *COMMON,
         ],
         ["--model-path", "--conv-template", "--conv-system-msg"],
     ),
+    "llmctl logs": (COMMON, []),
+    "llmctl logs list": (["-n --limit", "--json", *COMMON], []),
+    "llmctl logs show": (["SESSION", "--all", "--json", *COMMON], []),
+    "llmctl logs search": (["QUERY", "-n --limit", "--json", *COMMON], []),
+    "llmctl logs export": (["SESSION", "--format", "-o --output", "--all", "--force", *COMMON], []),
+    "llmctl logs delete": (["SESSION", "--all", "--before", "--yes -y", "--json", *COMMON], []),
     "llmctl config": (COMMON, []),
     "llmctl config show": (["--origin", "--json", *COMMON], []),
     "llmctl doctor": (["--json", *COMMON], []),
+    "llmctl completions": (["SHELL", *COMMON], []),
 }
 # What takes long to import and `--help` has no use for.
 SLOW = ("torch", "transformers", "numpy", "httpx", "prompt_toolkit", "huggingface_hub", "jinja2", "asyncio")

@@ -1,6 +1,5 @@
 """One answer: asked of a backend, shown while it comes, kept whole for whoever needs it after."""
 
-import asyncio
 import re
 from collections.abc import Callable
 from contextlib import aclosing
@@ -20,17 +19,17 @@ class Answer:
     """What has come so far; `finish` is None while the stream runs and after an interruption."""
 
     text: str = ""
+    reasoning: str = ""
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish: Finish | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form: text, finish_reason, usage, timings, and logprobs when there are any."""
         assert self.finish is not None
-        usage, timings = self.finish.usage, self.finish.timings
-        later_s = timings.total_s - timings.first_token_s
-        rate = (usage.completion_tokens - 1) / later_s if later_s > 0 else None
+        usage, timings, rate = self.finish.usage, self.finish.timings, tokens_per_s(self.finish)
         shown: dict[str, Any] = {
             "text": self.text,
+            **({"reasoning": self.reasoning} if self.reasoning else {}),
             "finish_reason": self.finish.reason,
             "usage": {
                 "prompt_tokens": usage.prompt_tokens,
@@ -48,26 +47,35 @@ class Answer:
         return shown
 
 
+def tokens_per_s(finish: Finish) -> float | None:
+    """The rate behind the first token, None when there is nothing to measure."""
+    later_s = finish.timings.total_s - finish.timings.first_token_s
+    return (finish.usage.completion_tokens - 1) / later_s if later_s > 0 else None
+
+
+def hold_back(_piece: str) -> None:
+    """For those who show nothing before the answer is whole."""
+
+
 async def ask(
-    backend: Backend, request: GenerationRequest, *, into: Answer, show: Callable[[str], None]
+    backend: Backend,
+    request: GenerationRequest,
+    *,
+    into: Answer,
+    show: Callable[[str], None],
+    show_reasoning: Callable[[str], None] = hold_back,
 ) -> None:
-    """Stream an answer into `into`, handing each piece of text to `show`."""
+    """Stream an answer into `into`, handing each piece of text and of reasoning to be shown."""
     async with aclosing(backend.generate(request)) as deltas:
         async for delta in deltas:
+            if delta.reasoning:
+                into.reasoning += delta.reasoning
+                show_reasoning(delta.reasoning)
             if delta.text:
                 into.text += delta.text
                 show(delta.text)
             into.logprobs.extend(delta.logprobs)
             into.finish = delta.finish
-
-
-def ask_now(
-    runner: asyncio.Runner, backend: Backend, request: GenerationRequest, *, show: Callable[[str], None]
-) -> Answer:
-    """`ask`, from code that is not asynchronous."""
-    answer = Answer()
-    runner.run(ask(backend, request, into=answer, show=show))
-    return answer
 
 
 def last_code_block(text: str) -> str | None:

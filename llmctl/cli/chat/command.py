@@ -1,49 +1,21 @@
 """`llmctl chat`: reads the flags, gathers the input, opens the backend and picks who talks to it."""
 
-import asyncio
-import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from llmctl.cli import options
+from llmctl.cli.chat.flags import STYLES, Keeping, Output, check
 from llmctl.cli.chat.input import Sources, conversation, gather_text, stdin_bytes
+from llmctl.cli.chat.keep import open_conversation, resumed
+from llmctl.cli.chat.once import Once
+from llmctl.cli.chat.opening import Opening, opener
 from llmctl.cli.console import Console
 from llmctl.cli.options import FLAG_NAMES, console_of, flags_of, settings_of
-from llmctl.core import log, sampling
-from llmctl.core.errors import LlmctlError, UsageError
-from llmctl.core.settings import Settings
-from llmctl.core.types import ChatRequest, CompletionRequest, GenerationRequest, SamplingParams
-from llmctl.prompts.template import ChatTemplate, read
+from llmctl.core.errors import UsageError
+from llmctl.prompts.template import read
 
-if TYPE_CHECKING:
-    from llmctl.core.backend import Backend
-
-logger = logging.getLogger(__name__)
-
-STYLES = ("simple", "programmatic")
-DRAWING = ("top_p", "top_k", "min_p", "seed")
-_PROMPT, _OUTPUT = "Prompt", "Output"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """How answers are shown."""
-
-    style: str
-    is_json: bool
-    extracts_code: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
-    """What opens the backend; kept until the input is known to be good, because loading takes long."""
-
-    settings: Settings
-    revision: str | None
-    trust_remote_code: bool
-    template: ChatTemplate | None
+_PROMPT, _OUTPUT, _SESSION = "Prompt", "Output", "Conversation"
 
 
 def chat(
@@ -108,11 +80,51 @@ def chat(
         typer.Option("--json", help="Answer, counts and times as JSON; errors too.", rich_help_panel=_OUTPUT),
     ] = False,
     style: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="|".join(STYLES), help="programmatic: JSON lines in and out.", rich_help_panel=_OUTPUT
+            metavar="|".join(STYLES),
+            help="rich: markdown; simple: bare text; programmatic: JSON lines in and out.",
+            rich_help_panel=_OUTPUT,
+            show_default=False,
         ),
-    ] = "simple",
+    ] = None,
+    plain: Annotated[
+        bool,
+        typer.Option(
+            "--plain", help="No markdown, colour or line editing of our own.", rich_help_panel=_OUTPUT
+        ),
+    ] = False,
+    hide_reasoning: Annotated[
+        bool,
+        typer.Option(
+            "--hide-reasoning",
+            help="Leave out what the model says to itself first.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    is_continued: Annotated[
+        bool,
+        typer.Option("-c", "--continue", help="Go on with the last conversation.", rich_help_panel=_SESSION),
+    ] = False,
+    session: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SESSION",
+            help="Go on with the conversation of this name, or begin it.",
+            rich_help_panel=_SESSION,
+        ),
+    ] = None,
+    no_log: Annotated[
+        bool,
+        typer.Option("--no-log", help="Keep nothing of what is said.", rich_help_panel=_SESSION),
+    ] = False,
+    no_history: Annotated[
+        bool,
+        typer.Option("--no-history", help="Neither offer nor keep typed lines.", rich_help_panel=_SESSION),
+    ] = False,
+    url: options.Url = None,
+    api_key_file: options.ApiKeyFile = None,
+    timeout: options.Timeout = None,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
     top_k: options.TopK = None,
@@ -127,6 +139,7 @@ def chat(
     logprobs: options.Logprobs = None,
     device: options.DeviceFlag = None,
     dtype: options.DtypeFlag = None,
+    context: options.Context = None,
     revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
     model_path: Annotated[str | None, typer.Option(hidden=True)] = None,
@@ -141,16 +154,10 @@ def chat(
     flags = flags_of(ctx)
     flags["model"] = _either(model, "MODEL", model_path, "--model-path")
     flags["system"] = _either(system, "--system", conv_system_msg, "--conv-system-msg")
+    flags |= {key: "off" for key, is_off in (("log", no_log), ("history", no_history)) if is_off}
+    flags |= {"reasoning": "hide"} if hide_reasoning else {}
     settings = settings_of(ctx).with_flags(flags, names=FLAG_NAMES)
-    opening = Opening(
-        settings=settings,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        # Read now: loading takes long, and a wrong path should not wait for it.
-        template=read(path)
-        if (path := _either(template, "--template", conv_template, "--conv-template"))
-        else None,
-    )
+    chosen = _either(template, "--template", conv_template, "--conv-template")
     sources = Sources(
         prompt=prompt,
         files=tuple(file or ()),
@@ -159,9 +166,36 @@ def chat(
         insists_on_system=settings.origins.get("system") == "--system",
         is_raw=raw,
     )
-    output = Output(style=style, is_json=is_json, extracts_code=extract)
-    _check(sources, output, opening)
-    return _talk(console_of(ctx), opening, sources, output)
+    output = Output(style=style, is_json=is_json, extracts_code=extract, is_plain=plain)
+    keeping = Keeping(
+        continues=is_continued,
+        session=session,
+        is_kept=settings.log == "on",
+        has_history=settings.history == "on",
+    )
+    of_loading = {
+        "--revision": revision is not None,
+        "--trust-remote-code": trust_remote_code,
+        "--template": chosen is not None,
+    }
+    check(
+        settings, sources, output, keeping, tuple(flag for flag, is_given in of_loading.items() if is_given)
+    )
+    if api_key_file is not None and settings.url is None and keeping.flag is None:
+        raise UsageError("--api-key-file is for a server", hint="name it with --url")
+    if raw and chosen is not None:
+        raise UsageError("--raw uses no --template")
+    opening = Opening(
+        settings=settings,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        # Read now: loading takes long, and a wrong path should not wait for it.
+        template=read(chosen) if chosen is not None else None,
+        api_key_file=api_key_file,
+    )
+    console = console_of(ctx)
+    console.is_plain = plain
+    return _talk(console, opening, sources, output, keeping)
 
 
 def _either(value: str | None, name: str, other: str | None, other_name: str) -> str | None:
@@ -173,134 +207,26 @@ def _either(value: str | None, name: str, other: str | None, other_name: str) ->
     return other if value is None else value
 
 
-def _check(sources: Sources, output: Output, opening: Opening) -> None:
-    """Refuse flags that do not go together; none is ever ignored."""
-    if output.style not in STYLES:
-        raise UsageError(f"--style must be one of {', '.join(STYLES)}, not {output.style!r}")
-    is_programmatic = output.style == "programmatic"
-    gives_text = sources.prompt is not None or bool(sources.files) or sources.messages is not None
-    wants_logprobs = opening.settings.origins.get("logprobs") == "--logprobs"
-    reads_twice = [*sources.files, sources.messages].count("-") > 1
-    for is_wrong, message, hint in (
-        (
-            is_programmatic and gives_text,
-            "--style programmatic reads its prompts from stdin",
-            "drop -p, -f, --messages",
-        ),
-        (is_programmatic and output.extracts_code, "-x does not go with --style programmatic", None),
-        (output.extracts_code and output.is_json, "-x does not go with --json", None),
-        (sources.is_raw and sources.messages is not None, "--raw takes text, not --messages", None),
-        (
-            sources.is_raw and sources.insists_on_system,
-            "--raw takes no --system",
-            "put the text into the prompt",
-        ),
-        (sources.is_raw and opening.template is not None, "--raw uses no --template", None),
-        (
-            wants_logprobs and not (output.is_json or is_programmatic),
-            "--logprobs is told with --json only",
-            None,
-        ),
-        (reads_twice, "stdin (-) can be read only once", None),
-    ):
-        if is_wrong:
-            raise UsageError(message, hint=hint)
-
-
-def _talk(console: Console, opening: Opening, sources: Sources, output: Output) -> int:
-    if output.style == "programmatic":
+def _talk(console: Console, opening: Opening, sources: Sources, output: Output, keeping: Keeping) -> int:
+    if output.is_programmatic:
         from llmctl.cli.chat.programmatic import Programmatic
 
         stdin_bytes()
-        backend, params = _open(console, opening)
-        talker = Programmatic(backend, params, system=sources.system, is_raw=sources.is_raw)
+        talker = Programmatic(opener(opening), system=sources.system, is_raw=sources.is_raw)
         return talker.run(console)
     text = gather_text(sources)
-    if text is None and sources.messages is None:
-        return _converse(console, opening, sources, output)
-    messages = () if sources.is_raw else conversation(sources, text)
-    backend, params = _open(console, opening)
-    request: GenerationRequest
-    if sources.is_raw:
-        request = CompletionRequest(prompt=text or "", sampling=params)
-    else:
-        request = ChatRequest(messages=messages, sampling=params)
-    return _answer_once(console, backend, request, output)
-
-
-def _converse(console: Console, opening: Opening, sources: Sources, output: Output) -> int:
-    if sources.is_raw or output.is_json or output.extracts_code:
+    if text is None and sources.messages is None and (sources.is_raw or output.only_answers):
         raise UsageError("--raw, --json and -x need a prompt", hint="give it with -p TEXT, -f FILE or a pipe")
-    from llmctl.cli.chat.loop import Loop
+    if sources.is_raw:
+        return Once(console, opener(opening), output).answer(text or "")
+    if sources.messages is not None:
+        return Once(console, opener(opening), output).answer(conversation(sources, text))
+    with open_conversation(
+        console, opening.settings, keeping, insists_on_system=sources.insists_on_system
+    ) as kept:
+        chosen = opener(resumed(opening, kept))
+        if text is not None:
+            return Once(console, chosen, output).answer(text, conversation=kept)
+        from llmctl.cli.repl.start import converse
 
-    backend, params = _open(console, opening)
-    return Loop(backend, params, system=sources.system).run(console)
-
-
-def _answer_once(console: Console, backend: "Backend", request: GenerationRequest, output: Output) -> int:
-    from llmctl.cli.chat.answer import ask_now, last_code_block
-
-    is_streamed = not (output.is_json or output.extracts_code)
-    try:
-        with asyncio.Runner() as runner:
-            answer = ask_now(runner, backend, request, show=console.write if is_streamed else _hold_back)
-    except KeyboardInterrupt:
-        # The shell's prompt must not stand behind half an answer.
-        console.note("")
-        raise
-    if output.is_json:
-        console.json({"model": backend.info.name, **answer.as_dict()})
-    elif output.extracts_code:
-        code = last_code_block(answer.text)
-        if code is None:
-            console.note(answer.text, is_vital=True)
-            raise LlmctlError(
-                "the answer has no code block", hint="it stands above; leave out -x to take it all"
-            )
-        console.write(code)
-    elif not answer.text.endswith("\n"):
-        console.line()
-    return 0
-
-
-def _hold_back(_piece: str) -> None:
-    """Nothing is shown before the answer is whole."""
-
-
-def _open(console: Console, opening: Opening) -> "tuple[Backend, SamplingParams]":
-    """Load the model, showing the stages, and lay the user's sampling settings over the model's own."""
-    settings = opening.settings
-    with console.progress() as progress:
-        progress.stage("start torch")
-        from llmctl.engine.local import LocalBackend
-        from llmctl.loading.loader import LoadRequest, load
-
-        log.tame_libraries()
-
-        request = LoadRequest(
-            model=settings.model,
-            revision=opening.revision,
-            device=settings.device,
-            dtype=settings.dtype,
-            trust_remote_code=opening.trust_remote_code,
-        )
-        backend = LocalBackend(load(request, progress), template=opening.template)
-    params = sampling.update(backend.info.default_sampling, settings.sampling)
-    logger.info("sampling: %s", params)
-    _warn_of_greedy(settings, params)
-    if (params.max_new_tokens or 0) > backend.info.context_length:
-        logger.warning(
-            "--max-new-tokens %d: the context of %s ends an answer at %d tokens, prompt included",
-            params.max_new_tokens,
-            backend.info.name,
-            backend.info.context_length,
-        )
-    return backend, params
-
-
-def _warn_of_greedy(settings: Settings, params: SamplingParams) -> None:
-    """Flags that only matter when tokens are drawn are not ignored in silence."""
-    idle = [f"--{key.replace('_', '-')}" for key in DRAWING if settings.origins.get(key, "").startswith("--")]
-    if idle and params.temperature == 0:
-        owner = "yours" if "temperature" in settings.sampling else "the model's own"
-        logger.warning("%s: no effect at temperature 0 (%s), give --temperature", ", ".join(idle), owner)
+        return converse(console, chosen, kept, output, has_history=keeping.has_history)

@@ -9,13 +9,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from llmctl.cli.chat.answer import ask_now
+from llmctl.cli.chat.answer import Answer, ask, hold_back
 from llmctl.cli.chat.input import check_open, parse_messages, stdin_bytes
+from llmctl.cli.chat.opening import Opener, params_for
 from llmctl.cli.console import Console
 from llmctl.core import sampling
 from llmctl.core.backend import Backend
 from llmctl.core.errors import BadFileError, LlmctlError, UsageError
-from llmctl.core.types import ChatRequest, CompletionRequest, GenerationRequest, Message, SamplingParams
+from llmctl.core.types import ChatRequest, CompletionRequest, GenerationRequest, Message
 
 _OWN_KEYS = ("prompt", "messages", "raw")
 
@@ -23,13 +24,10 @@ _OWN_KEYS = ("prompt", "messages", "raw")
 class Programmatic:
     """The loop and its conversation."""
 
-    def __init__(
-        self, backend: Backend, sampling_params: SamplingParams, *, system: str | None, is_raw: bool = False
-    ) -> None:
+    def __init__(self, opener: Opener, *, system: str | None, is_raw: bool = False) -> None:
         """`is_raw`: lines that do not say otherwise are continued as plain text."""
-        self._backend = backend
+        self._opener = opener
         self._is_raw = is_raw
-        self._sampling = sampling_params
         self._system = (Message(role="system", content=system),) if system is not None else ()
         self._kept: tuple[Message, ...] = self._system
 
@@ -37,20 +35,25 @@ class Programmatic:
         """Answer every line of stdin. Returns 0, or the exit code of the first line that failed."""
         exit_code = 0
         with asyncio.Runner() as runner:
+            with console.progress() as progress:
+                backend = self._opener.open_now(runner, progress)
+            self._sampling = params_for(backend, self._opener.opening.settings)
             for number, line in enumerate(stdin_bytes(), start=1):
                 if not line.strip():
                     continue
                 try:
-                    console.json(self._answer(runner, line, f"line {number}"), indent=None)
+                    console.json(self._answer(runner, backend, line, f"line {number}"), indent=None)
                 except LlmctlError as error:
                     console.json({"error": error.as_dict()}, indent=None)
                     exit_code = exit_code or error.exit_code
+            runner.run(backend.close())
         return exit_code
 
-    def _answer(self, runner: asyncio.Runner, line: bytes, where: str) -> dict[str, Any]:
+    def _answer(self, runner: asyncio.Runner, backend: Backend, line: bytes, where: str) -> dict[str, Any]:
         fields = _fields(line, where)
         request = self._request(fields, where)
-        answer = ask_now(runner, self._backend, request, show=lambda _: None)
+        answer = Answer()
+        runner.run(ask(backend, request, into=answer, show=hold_back))
         if "prompt" in fields and isinstance(request, ChatRequest):
             self._kept = (*request.messages, Message(role="assistant", content=answer.text))
         return answer.as_dict()

@@ -1,0 +1,351 @@
+# bash completion of llmctl, written by `llmctl completions bash`. Nothing is run when TAB is pressed: names of
+# models and sessions are read from small files that llmctl keeps.
+
+# What follows the command $1: its commands, its flags, and what each of its arguments may be.
+_llmctl_command() {
+    case $1 in
+        'llmctl')
+            commands='chat logs config doctor completions'
+            flags='--version -V -v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl chat')
+            commands=''
+            flags='-p --prompt -f --file -s --system --messages --raw --template -x --extract --json --style --plain --hide-reasoning -c --continue --session --no-log --no-history --url --api-key-file --timeout --temperature --top-p --top-k --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed --max-new-tokens --stop --stop-token-id --logprobs --device --dtype --context --revision --trust-remote-code -v --verbose -q --quiet --debug --color -h --help'
+            places=('@models @folders') many=
+            ;;
+        'llmctl logs')
+            commands='list show search export delete'
+            flags='-v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl logs list')
+            commands=''
+            flags='-n --limit --json -v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl logs show')
+            commands=''
+            flags='--all --json -v --verbose -q --quiet --debug --color -h --help'
+            places=('@sessions') many=
+            ;;
+        'llmctl logs search')
+            commands=''
+            flags='-n --limit --json -v --verbose -q --quiet --debug --color -h --help'
+            places=('') many=1
+            ;;
+        'llmctl logs export')
+            commands=''
+            flags='--format -o --output --all --force -v --verbose -q --quiet --debug --color -h --help'
+            places=('@sessions') many=
+            ;;
+        'llmctl logs delete')
+            commands=''
+            flags='--all --before --yes -y --json -v --verbose -q --quiet --debug --color -h --help'
+            places=('@sessions') many=1
+            ;;
+        'llmctl config')
+            commands='show'
+            flags='-v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl config show')
+            commands=''
+            flags='--origin --json -v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl doctor')
+            commands=''
+            flags='--json -v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl completions')
+            commands=''
+            flags='-v --verbose -q --quiet --debug --color -h --help'
+            places=('bash zsh fish powershell') many=
+            ;;
+    esac
+}
+
+# Sets `offers` to what the flag $2 of the command $1 takes; fails when it takes no value.
+_llmctl_value() {
+    case $1 in
+        'llmctl')
+            case $2 in
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl chat')
+            case $2 in
+                -p | --prompt | -s | --system | --url | --timeout | --temperature | --top-p | --top-k | --min-p | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | --max-new-tokens | --stop | --stop-token-id | --logprobs | --context | --revision) offers='' ;;
+                -f | --file | --messages | --template | --api-key-file) offers='@files' ;;
+                --style) offers='rich simple programmatic' ;;
+                --session) offers='@sessions' ;;
+                --device) offers='auto cuda xpu mps cpu' ;;
+                --dtype) offers='auto float32 bfloat16 float16' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl logs')
+            case $2 in
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl logs list')
+            case $2 in
+                -n | --limit) offers='' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl logs show')
+            case $2 in
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl logs search')
+            case $2 in
+                -n | --limit) offers='' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl logs export')
+            case $2 in
+                --format) offers='md json' ;;
+                -o | --output) offers='@files' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl logs delete')
+            case $2 in
+                --before) offers='' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl config')
+            case $2 in
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl config show')
+            case $2 in
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl doctor')
+            case $2 in
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl completions')
+            case $2 in
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+    esac
+}
+
+_llmctl() {
+    local IFS=$' \t\n'
+    local path=llmctl commands flags many offers='' waiting='' closed='' count=0
+    local raw=${2-} typed plain quote offer i last
+    local -a words places
+    COMPREPLY=()
+    _llmctl_split
+    last=$((${#words[@]} - 1))
+    _llmctl_command llmctl
+    for ((i = 1; i < last; i++)); do
+        _llmctl_step "${words[i]}" || return 0
+    done
+    typed=${words[last]}
+    # Readline replaces only what stands behind a : or = that it takes for the end of a word.
+    [[ $typed == *"$raw" ]] || raw=$typed
+    _llmctl_unquote "$typed" || return 0
+    _llmctl_choose || return 0
+    for offer in $offers; do
+        case $offer in
+            @models | @sessions) _llmctl_names "${offer#@}" ;;
+            @files | @folders) _llmctl_paths "$offer" ;;
+            *) _llmctl_offer "$offer" ' ' ;;
+        esac
+    done
+}
+
+# Puts the words up to the cursor together again; bash cuts them at each of COMP_WORDBREAKS.
+_llmctl_split() {
+    local line=${COMP_LINE:0:COMP_POINT} blanks piece i n=0
+    words=()
+    for ((i = 0; i <= COMP_CWORD; i++)); do
+        blanks=${line%%[!$' \t\n']*}
+        line=${line#"$blanks"}
+        piece=${COMP_WORDS[i]}
+        if ((${#piece} > ${#line})); then piece=$line; fi
+        if [[ $i == 0 || -n $blanks ]]; then
+            words[n]=$piece n=$((n + 1))
+        else
+            words[n - 1]+=$piece
+        fi
+        line=${line:${#piece}}
+    done
+}
+
+# Takes the word $1 before the cursor into account; fails when it is no command.
+_llmctl_step() {
+    if [[ -n $waiting ]]; then
+        waiting=''
+        return 0
+    fi
+    case $closed$1 in
+        [\<\>]* | [0-9\&][\<\>]*)
+            case $1 in *[\<\>]) offers=@files waiting=1 ;; esac
+            return 0
+            ;;
+        --)
+            closed=1
+            return 0
+            ;;
+        --*=*) return 0 ;;
+        --*)
+            if _llmctl_value "$path" "$1"; then waiting=1; fi
+            return 0
+            ;;
+        -?*)
+            _llmctl_letters "$1"
+            return 0
+            ;;
+    esac
+    if [[ -z $commands ]]; then
+        count=$((count + 1))
+        return 0
+    fi
+    [[ " $commands " == *" $1 "* ]] || return 1
+    path="$path $1" closed=''
+    _llmctl_command "$path"
+}
+
+# Short flags in one word: a value belongs to the first that takes one.
+_llmctl_letters() {
+    local i
+    for ((i = 1; i < ${#1}; i++)); do
+        if _llmctl_value "$path" "-${1:i:1}"; then
+            if ((i == ${#1} - 1)); then waiting=1; fi
+            return
+        fi
+    done
+}
+
+# Sets `plain` to what the typed word $1 means and `quote` to the quote that is open at its end; fails when the
+# shell is yet to find out what it means.
+_llmctl_unquote() {
+    local rest=$1 char
+    plain='' quote=''
+    while [[ -n $rest ]]; do
+        char=${rest:0:1} rest=${rest:1}
+        case $quote$char in
+            \\ | \"\\)
+                [[ -n $rest ]] || return 1
+                plain+=${rest:0:1} rest=${rest:1}
+                ;;
+            \' | \") quote=$char ;;
+            \'\' | \"\") quote='' ;;
+            \$ | \` | \"\$ | \"\` | [*?[]) return 1 ;;
+            *) plain+=$char ;;
+        esac
+    done
+}
+
+# Sets `offers` for the word at the cursor and `plain` to the part of it that they complete.
+_llmctl_choose() {
+    if [[ -n $waiting ]]; then return 0; fi
+    case $closed$typed in
+        [\<\>]* | [0-9\&][\<\>]*)
+            offers=@files plain=${plain##*[<>]}
+            return 0
+            ;;
+    esac
+    case $closed$plain in
+        --*=*)
+            _llmctl_value "$path" "${plain%%=*}" || return 1
+            plain=${plain#*=}
+            ;;
+        -*) offers=$flags ;;
+        *)
+            if ((count >= ${#places[@]})) && [[ -n $many ]]; then count=$((${#places[@]} - 1)); fi
+            offers=$commands${places[count]-}
+            # Where nothing else can follow, an empty word shows the flags.
+            if ((count >= ${#places[@]})) && [[ -z $commands$closed$plain ]]; then offers=$flags; fi
+            ;;
+    esac
+}
+
+# Offers $1 followed by $2, if it goes on from what is typed. That stays as it is, and only the rest is quoted.
+_llmctl_offer() {
+    [[ $1 == "$plain"* ]] || return 0
+    local rest=${1:${#plain}} end=$2
+    if [[ -n $quote ]]; then
+        case $quote$rest in \'*\'* | \"*[\"\`\$\\!]*) return 0 ;; esac
+        end=''
+    elif [[ -n $rest ]]; then
+        printf -v rest %q "$rest"
+    fi
+    COMPREPLY[${#COMPREPLY[@]}]=$raw$rest$end
+}
+
+# Offers the lines of llmctl's file of $1: models or sessions.
+_llmctl_names() {
+    local folder=${LLMCTL_CACHE_HOME-} name
+    if [[ -z $folder ]]; then
+        case ${XDG_CACHE_HOME-} in
+            /*) folder=$XDG_CACHE_HOME/llmctl ;;
+            *) folder=$HOME/.cache/llmctl ;;
+        esac
+    fi
+    case $folder in '~' | '~/'*) folder=$HOME${folder:1} ;; esac
+    # A ~ that is typed without quotes means a home folder.
+    [[ $typed != '~'* && -f $folder/$1.txt && -r $folder/$1.txt ]] || return 0
+    while IFS= read -r name || [[ -n $name ]]; do
+        case $name in '' | -* | *[[:cntrl:]]*) continue ;; esac
+        _llmctl_offer "$name" ' '
+    done <"$folder/$1.txt"
+}
+
+# Offers folders and, with @files, files.
+_llmctl_paths() {
+    local start=$plain name end
+    case $quote$plain in '~/'*) start=$HOME${plain:1} ;; esac
+    while IFS= read -r name; do
+        end=' '
+        case $name in */) end='' ;; esac
+        _llmctl_offer "$plain${name:${#start}}" "$end"
+    done < <(_llmctl_list "$start" "$1")
+}
+
+# Prints the paths that begin with $1, folders with a slash; in a shell of its own, whose options it may change.
+_llmctl_list() (
+    set +f
+    shopt -s nullglob
+    shopt -u failglob dotglob nocaseglob
+    GLOBIGNORE=''
+    for name in "$1"*; do
+        if [[ $name == *[[:cntrl:]]* ]]; then
+            continue
+        elif [[ -d $name ]]; then
+            printf '%s/\n' "$name"
+        elif [[ $2 == @files ]]; then
+            printf '%s\n' "$name"
+        fi
+    done
+)
+
+complete -o nospace -F _llmctl llmctl

@@ -1,0 +1,332 @@
+# fish completion of llmctl, written by `llmctl completions fish`. Nothing is run when TAB is pressed: names of
+# models and sessions are read from small files that llmctl keeps.
+
+# Whether the command typed so far is $argv[1] (llmctl/config/show) and, where $argv[2] is given, that argument of
+# it comes next: 0 is the first, `1+` the second and all later ones.
+function __llmctl_at
+    set -l path llmctl
+    set -l num_given 0
+    set -l is_value no
+    set -l is_closed no
+    set -l words (commandline -opc)
+    set -e words[1]
+    for word in $words
+        if test $is_value = yes
+            set is_value no
+        else if test $is_closed = no; and string match -q -- '-?*' $word
+            if test $word = --
+                set is_closed yes
+            else
+                __llmctl_takes_value $path $word; and set is_value yes
+            end
+        else if not __llmctl_is_group $path
+            set num_given (math $num_given + 1)
+        else if __llmctl_is_command $path/$word
+            set path $path/$word
+            set is_closed no
+        else
+            return 1
+        end
+    end
+    test $path = $argv[1]; or return 1
+    switch "$argv[2]"
+        case '' $num_given
+            return 0
+        case '*+'
+            test $num_given -ge (string replace + '' -- $argv[2])
+        case '*'
+            return 1
+    end
+end
+
+function __llmctl_is_command
+    switch "$argv"
+        case 'llmctl' \
+            'llmctl/chat' \
+            'llmctl/logs' \
+            'llmctl/logs/list' \
+            'llmctl/logs/show' \
+            'llmctl/logs/search' \
+            'llmctl/logs/export' \
+            'llmctl/logs/delete' \
+            'llmctl/config' \
+            'llmctl/config/show' \
+            'llmctl/doctor' \
+            'llmctl/completions'
+            return 0
+    end
+    return 1
+end
+
+function __llmctl_is_group
+    switch "$argv"
+        case 'llmctl' \
+            'llmctl/logs' \
+            'llmctl/config'
+            return 0
+    end
+    return 1
+end
+
+# Whether the word behind $argv[2], flags of the command $argv[1], is their value.
+function __llmctl_takes_value
+    set -l names $argv[2]
+    if not string match -q -- '--*' $names
+        set names -(string split '' -- (string sub -s 2 -- $names))
+    end
+    while set -q names[1]
+        switch "$argv[1] $names[1]"
+            case 'llmctl --color' \
+            'llmctl/chat -p' \
+            'llmctl/chat --prompt' \
+            'llmctl/chat -f' \
+            'llmctl/chat --file' \
+            'llmctl/chat -s' \
+            'llmctl/chat --system' \
+            'llmctl/chat --messages' \
+            'llmctl/chat --template' \
+            'llmctl/chat --style' \
+            'llmctl/chat --session' \
+            'llmctl/chat --url' \
+            'llmctl/chat --api-key-file' \
+            'llmctl/chat --timeout' \
+            'llmctl/chat --temperature' \
+            'llmctl/chat --top-p' \
+            'llmctl/chat --top-k' \
+            'llmctl/chat --min-p' \
+            'llmctl/chat --repetition-penalty' \
+            'llmctl/chat --presence-penalty' \
+            'llmctl/chat --frequency-penalty' \
+            'llmctl/chat --seed' \
+            'llmctl/chat --max-new-tokens' \
+            'llmctl/chat --stop' \
+            'llmctl/chat --stop-token-id' \
+            'llmctl/chat --logprobs' \
+            'llmctl/chat --device' \
+            'llmctl/chat --dtype' \
+            'llmctl/chat --context' \
+            'llmctl/chat --revision' \
+            'llmctl/chat --color' \
+            'llmctl/logs --color' \
+            'llmctl/logs/list -n' \
+            'llmctl/logs/list --limit' \
+            'llmctl/logs/list --color' \
+            'llmctl/logs/show --color' \
+            'llmctl/logs/search -n' \
+            'llmctl/logs/search --limit' \
+            'llmctl/logs/search --color' \
+            'llmctl/logs/export --format' \
+            'llmctl/logs/export -o' \
+            'llmctl/logs/export --output' \
+            'llmctl/logs/export --color' \
+            'llmctl/logs/delete --before' \
+            'llmctl/logs/delete --color' \
+            'llmctl/config --color' \
+            'llmctl/config/show --color' \
+            'llmctl/doctor --color' \
+            'llmctl/completions --color'
+                # In the middle of short flags in one word the value is the rest of it.
+                test (count $names) -eq 1
+                return
+        end
+        set -e names[1]
+    end
+    return 1
+end
+
+# Prints what there is of @models, @sessions, @files and @folders, and any other word as it is.
+function __llmctl_offer
+    set -l typed (commandline -ct)
+    set typed (string replace -r -- '^--[^=]*=' '' "$typed")
+    for offer in $argv
+        switch $offer
+            case @models @sessions
+                __llmctl_names (string sub -s 2 -- $offer)
+            case @files
+                __llmctl_is_path $typed; and __fish_complete_path $typed
+            case @folders
+                __llmctl_is_path $typed; and __fish_complete_directories $typed ''
+            case '*'
+                printf '%s\n' $offer
+        end
+    end
+end
+
+# Behind a : or = fish would offer paths anew, which turns qwen: into qwen:README.md.
+function __llmctl_is_path
+    not string match -qr -- '[:=]' "$argv"
+end
+
+# Prints the lines of llmctl's file of $argv[1]: models or sessions.
+function __llmctl_names
+    set -l folder $LLMCTL_CACHE_HOME
+    if test -z "$folder"
+        if string match -q -- '/*' "$XDG_CACHE_HOME"
+            set folder $XDG_CACHE_HOME/llmctl
+        else
+            set folder $HOME/.cache/llmctl
+        end
+    end
+    if string match -q -- '~/*' $folder
+        set folder $HOME/(string sub -s 3 -- $folder)
+    end
+    set -l file $folder/$argv[1].txt
+    if test -f $file -a -r $file
+        string match -rv -- '^$|^-|[[:cntrl:]]' <$file
+    end
+end
+
+complete -c llmctl -f
+
+# llmctl
+complete -c llmctl -n '__llmctl_at llmctl 0' -a chat -d 'Chat with a model, or answer one prompt'
+complete -c llmctl -n '__llmctl_at llmctl 0' -a logs -d 'Look at past conversations, export or delete them'
+complete -c llmctl -n '__llmctl_at llmctl 0' -a config -d 'Look at the settings'
+complete -c llmctl -n '__llmctl_at llmctl 0' -a doctor -d 'Say what llmctl finds on this machine'
+complete -c llmctl -n '__llmctl_at llmctl 0' -a completions -d 'Print the completion script of a shell'
+complete -c llmctl -n '__llmctl_at llmctl' -l version -s V -d 'Print the version'
+complete -c llmctl -n '__llmctl_at llmctl' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl' -s h -l help -d 'Show the help'
+
+# llmctl chat
+complete -c llmctl -n '__llmctl_at llmctl/chat 0' -a '(__llmctl_offer @models @folders)'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -s p -l prompt -x -d 'Answer this and leave'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -s f -l file -rF -d 'Text before the prompt; - is stdin'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -s s -l system -x -d 'System message'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l messages -rF -d 'JSON list of messages to answer; - is stdin'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l raw -d 'Go on with the text as it is, no template'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l template -rF -d 'Jinja chat template instead of the model\'s'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -s x -l extract -d 'Only the answer\'s last code block'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l json -d 'Answer, counts and times as JSON; errors too'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l style -x -a 'rich simple programmatic' -d 'rich: markdown; simple: bare text; programmatic: JSON lines in and out'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l plain -d 'No markdown, colour or line editing of our own'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l hide-reasoning -d 'Leave out what the model says to itself first'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -s c -l continue -d 'Go on with the last conversation'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l session -x -a '(__llmctl_offer @sessions)' -d 'Go on with the conversation of this name, or begin it'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l no-log -d 'Keep nothing of what is said'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l no-history -d 'Neither offer nor keep typed lines'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l url -x -d 'Talk to this OpenAI-compatible server instead of loading a model'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l api-key-file -rF -d 'File with its key; else LLMCTL_API_KEY or OPENAI_API_KEY'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l timeout -x -d 'Silence after which it is given up; 60 if not set'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l temperature -x -d '0 is greedy; left out, the model\'s own'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l top-p -x -d 'Only the likeliest tokens that together reach this probability'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l top-k -x -d 'Only the k likeliest tokens; 0 is all'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l min-p -x -d 'Only tokens of at least this share of the likeliest'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l repetition-penalty -x -d 'Above 1 discourages what prompt and answer hold'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l presence-penalty -x -d 'Lowers tokens that the answer already holds'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l frequency-penalty -x -d 'The same, for each time that they occur'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l seed -x -d 'The same seed gives the same answer'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l max-new-tokens -x -d 'Longest answer in tokens; left out, what the context holds'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l stop -x -d 'End before this text; repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l stop-token-id -x -d 'End at this token; repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l logprobs -x -d 'Log-probabilities, of so many likeliest too (--json)'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l device -x -a 'auto cuda xpu mps cpu' -d 'Where the model runs; auto is the best there is'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l dtype -x -a 'auto float32 bfloat16 float16' -d 'Numbers that it computes in'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l context -x -d 'Limit on prompt and answer together; left out, the model\'s'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l revision -x -d 'Branch, tag or commit on the hub'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l trust-remote-code -d 'Run Python code of the model\'s repository'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -s h -l help -d 'Show the help'
+
+# llmctl logs
+complete -c llmctl -n '__llmctl_at llmctl/logs 0' -a list -d 'List conversations, the most recent first'
+complete -c llmctl -n '__llmctl_at llmctl/logs 0' -a show -d 'Show a conversation as markdown'
+complete -c llmctl -n '__llmctl_at llmctl/logs 0' -a search -d 'Search conversations for words, the newest message first'
+complete -c llmctl -n '__llmctl_at llmctl/logs 0' -a export -d 'Write a conversation to stdout or to a file'
+complete -c llmctl -n '__llmctl_at llmctl/logs 0' -a delete -d 'Delete conversations for good'
+complete -c llmctl -n '__llmctl_at llmctl/logs' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/logs' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/logs' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/logs' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/logs' -s h -l help -d 'Show the help'
+
+# llmctl logs list
+complete -c llmctl -n '__llmctl_at llmctl/logs/list' -s n -l limit -x -d 'At most so many; 0 is all'
+complete -c llmctl -n '__llmctl_at llmctl/logs/list' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/logs/list' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/logs/list' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/logs/list' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/logs/list' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/logs/list' -s h -l help -d 'Show the help'
+
+# llmctl logs show
+complete -c llmctl -n '__llmctl_at llmctl/logs/show 0' -a '(__llmctl_offer @sessions)'
+complete -c llmctl -n '__llmctl_at llmctl/logs/show' -l all -d 'Show what was undone, too'
+complete -c llmctl -n '__llmctl_at llmctl/logs/show' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/logs/show' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/logs/show' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/logs/show' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/logs/show' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/logs/show' -s h -l help -d 'Show the help'
+
+# llmctl logs search
+complete -c llmctl -n '__llmctl_at llmctl/logs/search' -s n -l limit -x -d 'At most so many; 0 is all'
+complete -c llmctl -n '__llmctl_at llmctl/logs/search' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/logs/search' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/logs/search' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/logs/search' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/logs/search' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/logs/search' -s h -l help -d 'Show the help'
+
+# llmctl logs export
+complete -c llmctl -n '__llmctl_at llmctl/logs/export 0' -a '(__llmctl_offer @sessions)'
+complete -c llmctl -n '__llmctl_at llmctl/logs/export' -l format -x -a 'md json' -d 'json can be loaded again; left out, a FILE ending in .json gets it, else md'
+complete -c llmctl -n '__llmctl_at llmctl/logs/export' -s o -l output -rF -d 'Left out, or -, stdout'
+complete -c llmctl -n '__llmctl_at llmctl/logs/export' -l all -d 'With what was undone, too'
+complete -c llmctl -n '__llmctl_at llmctl/logs/export' -l force -d 'Replace FILE if it exists'
+complete -c llmctl -n '__llmctl_at llmctl/logs/export' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/logs/export' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/logs/export' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/logs/export' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/logs/export' -s h -l help -d 'Show the help'
+
+# llmctl logs delete
+complete -c llmctl -n '__llmctl_at llmctl/logs/delete 0+' -a '(__llmctl_offer @sessions)'
+complete -c llmctl -n '__llmctl_at llmctl/logs/delete' -l all -d 'Delete every conversation'
+complete -c llmctl -n '__llmctl_at llmctl/logs/delete' -l before -x -d 'Delete those not used since that day began'
+complete -c llmctl -n '__llmctl_at llmctl/logs/delete' -l yes -s y -d 'Do not ask'
+complete -c llmctl -n '__llmctl_at llmctl/logs/delete' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/logs/delete' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/logs/delete' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/logs/delete' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/logs/delete' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/logs/delete' -s h -l help -d 'Show the help'
+
+# llmctl config
+complete -c llmctl -n '__llmctl_at llmctl/config 0' -a show -d 'Show every setting in force and where it comes from'
+complete -c llmctl -n '__llmctl_at llmctl/config' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/config' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/config' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/config' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/config' -s h -l help -d 'Show the help'
+
+# llmctl config show
+complete -c llmctl -n '__llmctl_at llmctl/config/show' -l origin -d 'Say where each value comes from'
+complete -c llmctl -n '__llmctl_at llmctl/config/show' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/config/show' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/config/show' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/config/show' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/config/show' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/config/show' -s h -l help -d 'Show the help'
+
+# llmctl doctor
+complete -c llmctl -n '__llmctl_at llmctl/doctor' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/doctor' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/doctor' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/doctor' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/doctor' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/doctor' -s h -l help -d 'Show the help'
+
+# llmctl completions
+complete -c llmctl -n '__llmctl_at llmctl/completions 0' -a 'bash zsh fish powershell'
+complete -c llmctl -n '__llmctl_at llmctl/completions' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/completions' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/completions' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/completions' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/completions' -s h -l help -d 'Show the help'

@@ -1,0 +1,351 @@
+# PowerShell completion of llmctl, written by `llmctl completions powershell`. Nothing is run when TAB is pressed:
+# names of models and sessions are read from small files that llmctl keeps.
+
+Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBlock {
+    param($wordToComplete, $commandAst, $cursorPosition)
+    Set-StrictMode -Off
+
+    # Offers: words, and @models, @sessions, @files, @folders; '' when anything goes, $null when there is no value.
+    $table = @{
+        'llmctl' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+                @{ Name = 'chat'; Help = 'Chat with a model, or answer one prompt' }
+                @{ Name = 'logs'; Help = 'Look at past conversations, export or delete them' }
+                @{ Name = 'config'; Help = 'Look at the settings' }
+                @{ Name = 'doctor'; Help = 'Say what llmctl finds on this machine' }
+                @{ Name = 'completions'; Help = 'Print the completion script of a shell' }
+            )
+            Flags = @(
+                @{ Names = @('--version', '-V'); Offers = $null; Help = 'Print the version' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl chat' = @{
+            Arguments = @('@models @folders')
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('-p', '--prompt'); Offers = ''; Help = 'Answer this and leave' }
+                @{ Names = @('-f', '--file'); Offers = '@files'; Help = 'Text before the prompt; - is stdin' }
+                @{ Names = @('-s', '--system'); Offers = ''; Help = 'System message' }
+                @{ Names = @('--messages'); Offers = '@files'; Help = 'JSON list of messages to answer; - is stdin' }
+                @{ Names = @('--raw'); Offers = $null; Help = 'Go on with the text as it is, no template' }
+                @{ Names = @('--template'); Offers = '@files'; Help = 'Jinja chat template instead of the model''s' }
+                @{ Names = @('-x', '--extract'); Offers = $null; Help = 'Only the answer''s last code block' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Answer, counts and times as JSON; errors too' }
+                @{ Names = @('--style'); Offers = 'rich simple programmatic'; Help = 'rich: markdown; simple: bare text; programmatic: JSON lines in and out' }
+                @{ Names = @('--plain'); Offers = $null; Help = 'No markdown, colour or line editing of our own' }
+                @{ Names = @('--hide-reasoning'); Offers = $null; Help = 'Leave out what the model says to itself first' }
+                @{ Names = @('-c', '--continue'); Offers = $null; Help = 'Go on with the last conversation' }
+                @{ Names = @('--session'); Offers = '@sessions'; Help = 'Go on with the conversation of this name, or begin it' }
+                @{ Names = @('--no-log'); Offers = $null; Help = 'Keep nothing of what is said' }
+                @{ Names = @('--no-history'); Offers = $null; Help = 'Neither offer nor keep typed lines' }
+                @{ Names = @('--url'); Offers = ''; Help = 'Talk to this OpenAI-compatible server instead of loading a model' }
+                @{ Names = @('--api-key-file'); Offers = '@files'; Help = 'File with its key; else LLMCTL_API_KEY or OPENAI_API_KEY' }
+                @{ Names = @('--timeout'); Offers = ''; Help = 'Silence after which it is given up; 60 if not set' }
+                @{ Names = @('--temperature'); Offers = ''; Help = '0 is greedy; left out, the model''s own' }
+                @{ Names = @('--top-p'); Offers = ''; Help = 'Only the likeliest tokens that together reach this probability' }
+                @{ Names = @('--top-k'); Offers = ''; Help = 'Only the k likeliest tokens; 0 is all' }
+                @{ Names = @('--min-p'); Offers = ''; Help = 'Only tokens of at least this share of the likeliest' }
+                @{ Names = @('--repetition-penalty'); Offers = ''; Help = 'Above 1 discourages what prompt and answer hold' }
+                @{ Names = @('--presence-penalty'); Offers = ''; Help = 'Lowers tokens that the answer already holds' }
+                @{ Names = @('--frequency-penalty'); Offers = ''; Help = 'The same, for each time that they occur' }
+                @{ Names = @('--seed'); Offers = ''; Help = 'The same seed gives the same answer' }
+                @{ Names = @('--max-new-tokens'); Offers = ''; Help = 'Longest answer in tokens; left out, what the context holds' }
+                @{ Names = @('--stop'); Offers = ''; Help = 'End before this text; repeatable' }
+                @{ Names = @('--stop-token-id'); Offers = ''; Help = 'End at this token; repeatable' }
+                @{ Names = @('--logprobs'); Offers = ''; Help = 'Log-probabilities, of so many likeliest too (--json)' }
+                @{ Names = @('--device'); Offers = 'auto cuda xpu mps cpu'; Help = 'Where the model runs; auto is the best there is' }
+                @{ Names = @('--dtype'); Offers = 'auto float32 bfloat16 float16'; Help = 'Numbers that it computes in' }
+                @{ Names = @('--context'); Offers = ''; Help = 'Limit on prompt and answer together; left out, the model''s' }
+                @{ Names = @('--revision'); Offers = ''; Help = 'Branch, tag or commit on the hub' }
+                @{ Names = @('--trust-remote-code'); Offers = $null; Help = 'Run Python code of the model''s repository' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl logs' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+                @{ Name = 'list'; Help = 'List conversations, the most recent first' }
+                @{ Name = 'show'; Help = 'Show a conversation as markdown' }
+                @{ Name = 'search'; Help = 'Search conversations for words, the newest message first' }
+                @{ Name = 'export'; Help = 'Write a conversation to stdout or to a file' }
+                @{ Name = 'delete'; Help = 'Delete conversations for good' }
+            )
+            Flags = @(
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl logs list' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('-n', '--limit'); Offers = ''; Help = 'At most so many; 0 is all' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl logs show' = @{
+            Arguments = @('@sessions')
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--all'); Offers = $null; Help = 'Show what was undone, too' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl logs search' = @{
+            Arguments = @('')
+            IsLastRepeatable = $true
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('-n', '--limit'); Offers = ''; Help = 'At most so many; 0 is all' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl logs export' = @{
+            Arguments = @('@sessions')
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--format'); Offers = 'md json'; Help = 'json can be loaded again; left out, a FILE ending in .json gets it, else md' }
+                @{ Names = @('-o', '--output'); Offers = '@files'; Help = 'Left out, or -, stdout' }
+                @{ Names = @('--all'); Offers = $null; Help = 'With what was undone, too' }
+                @{ Names = @('--force'); Offers = $null; Help = 'Replace FILE if it exists' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl logs delete' = @{
+            Arguments = @('@sessions')
+            IsLastRepeatable = $true
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--all'); Offers = $null; Help = 'Delete every conversation' }
+                @{ Names = @('--before'); Offers = ''; Help = 'Delete those not used since that day began' }
+                @{ Names = @('--yes', '-y'); Offers = $null; Help = 'Do not ask' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl config' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+                @{ Name = 'show'; Help = 'Show every setting in force and where it comes from' }
+            )
+            Flags = @(
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl config show' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--origin'); Offers = $null; Help = 'Say where each value comes from' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl doctor' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl completions' = @{
+            Arguments = @('bash zsh fish powershell')
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+    }
+
+    function Find-Flag($command, $name) {
+        foreach ($flag in $command.Flags) {
+            if ($flag.Names -ccontains $name) { return $flag }
+        }
+    }
+
+    # What the flag $word, or the last of several short ones in one word, offers for the word behind it.
+    function Get-Awaited($command, $word) {
+        if ($word.StartsWith('--')) { return (Find-Flag $command $word).Offers }
+        for ($i = 1; $i -lt $word.Length; $i++) {
+            $offers = (Find-Flag $command "-$($word[$i])").Offers
+            if ($null -ne $offers) {
+                if ($i -eq $word.Length - 1) { return $offers }
+                return $null
+            }
+        }
+        return $null
+    }
+
+    function Format-Word($word) {
+        if ($word -cmatch '^[A-Za-z0-9_./:\\~+=-]+$') { return $word }
+        return "'" + ($word -replace '[''\u2018-\u201B]', '$0$0') + "'"
+    }
+
+    function New-Result($text, $shown, $kind, $help) {
+        if (-not $help) { $help = $shown }
+        [System.Management.Automation.CompletionResult]::new($text, $shown, $kind, $help)
+    }
+
+    # The lines of llmctl's file of $kind: models or sessions.
+    function Get-Names($kind) {
+        $folder = $env:LLMCTL_CACHE_HOME
+        if (-not $folder) {
+            $cache = $env:XDG_CACHE_HOME
+            if (-not $cache -or -not [System.IO.Path]::IsPathRooted($cache)) { $cache = Join-Path $HOME '.cache' }
+            $folder = Join-Path $cache 'llmctl'
+        }
+        $lines = Get-Content -LiteralPath (Join-Path $folder "$kind.txt") -Encoding UTF8 -ErrorAction SilentlyContinue
+        foreach ($line in $lines) {
+            if ($line -and -not $line.StartsWith('-') -and $line -notmatch '[\x00-\x1f\x7f]') { $line }
+        }
+    }
+
+    # Results for all of $offers that go on from $word; $before is what stands before it, as in --flag=word.
+    function Get-Results($offers, $before, $word) {
+        foreach ($offer in ($offers -split ' ')) {
+            if ($offer -ceq '@files' -or $offer -ceq '@folders') {
+                foreach ($found in [System.Management.Automation.CompletionCompleters]::CompleteFilename($word)) {
+                    if ($offer -ceq '@files' -or $found.ResultType -eq 'ProviderContainer') {
+                        New-Result ($before + $found.CompletionText) $found.ListItemText $found.ResultType $found.ToolTip
+                    }
+                }
+                continue
+            }
+            $names = @($offer)
+            if ($offer -ceq '@models' -or $offer -ceq '@sessions') { $names = @(Get-Names $offer.Substring(1)) }
+            foreach ($name in $names) {
+                if ($name -and $name.StartsWith($word, [System.StringComparison]::OrdinalIgnoreCase)) {
+                    New-Result ($before + (Format-Word $name)) $name 'ParameterValue' ''
+                }
+            }
+        }
+    }
+
+    function Get-Flags($command, $word) {
+        foreach ($flag in $command.Flags) {
+            foreach ($name in $flag.Names) {
+                if ($name.StartsWith($word, [System.StringComparison]::Ordinal)) {
+                    New-Result $name $name 'ParameterName' $flag.Help
+                }
+            }
+        }
+    }
+
+    function Complete-Word {
+        $path = 'llmctl'
+        $command = $table[$path]
+        $count = 0
+        $closed = $false
+        $awaited = $null
+        foreach ($element in ($commandAst.CommandElements | Select-Object -Skip 1)) {
+            if ($element.Extent.EndOffset -ge $cursorPosition) { break }
+            $text = $element.Extent.Text
+            if ($null -ne $awaited) {
+                $awaited = $null
+            } elseif (-not $closed -and $text.Length -gt 1 -and $text.StartsWith('-')) {
+                if ($text -ceq '--') { $closed = $true } else { $awaited = Get-Awaited $command $text }
+            } elseif ($command.Commands.Count -eq 0) {
+                $count++
+            } elseif ($command.Commands.Name -ccontains $text) {
+                $path = "$path $text"
+                $command = $table[$path]
+                $closed = $false
+            } else {
+                return
+            }
+        }
+        $word = $wordToComplete -replace '^[''"]|[''"]$', ''
+        if ($null -ne $awaited) { return Get-Results $awaited '' $word }
+        if (-not $closed -and $word -match '^(--[^=]*)=(.*)$') {
+            $flag, $value = $Matches[1], $Matches[2]
+            return Get-Results (Find-Flag $command $flag).Offers "$flag=" ($value -replace '^[''"]', '')
+        }
+        if (-not $closed -and $word.StartsWith('-')) { return Get-Flags $command $word }
+        foreach ($below in $command.Commands) {
+            if ($below.Name.StartsWith($word, [System.StringComparison]::Ordinal)) {
+                New-Result $below.Name $below.Name 'ParameterValue' $below.Help
+            }
+        }
+        $places = $command.Arguments
+        if ($command.IsLastRepeatable -and $count -ge $places.Count) { $count = $places.Count - 1 }
+        if ($count -lt $places.Count) { return Get-Results $places[$count] '' $word }
+        # Where nothing else can follow, an empty word shows the flags.
+        if ($command.Commands.Count -eq 0 -and -not $closed -and $word -eq '') { Get-Flags $command $word }
+    }
+
+    $results = @(Complete-Word)
+    # Without a result PowerShell would offer files.
+    if ($results.Count -gt 0) { $results } else { '' }
+}

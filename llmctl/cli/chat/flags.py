@@ -1,0 +1,133 @@
+"""What the flags of `llmctl chat` ask for beside text and model, and which of them go together."""
+
+from dataclasses import dataclass
+
+from llmctl.cli.chat.input import Sources
+from llmctl.core.errors import UsageError
+from llmctl.core.settings import Settings
+
+STYLES = ("rich", "simple", "programmatic")
+OF_A_LOADED_MODEL = ("device", "dtype", "context")
+"""Settings that a server decides by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """How answers are shown."""
+
+    style: str | None
+    """None: markdown in a conversation at a terminal, the bare text elsewhere."""
+    is_json: bool
+    extracts_code: bool
+    is_plain: bool = False
+
+    @property
+    def only_answers(self) -> bool:
+        """Whether it takes a prompt to make sense."""
+        return self.is_json or self.extracts_code
+
+    @property
+    def is_programmatic(self) -> bool:
+        """Whether JSON lines come in and go out."""
+        return self.style == "programmatic"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """What is kept of the conversation, and whether it goes on from one that was."""
+
+    continues: bool = False
+    session: str | None = None
+    is_kept: bool = True
+    has_history: bool = True
+
+    @property
+    def flag(self) -> str | None:
+        """The flag that asks for an earlier conversation."""
+        return "--continue" if self.continues else "--session" if self.session is not None else None
+
+
+def check(
+    settings: Settings, sources: Sources, output: Output, keeping: Keeping, of_loading: tuple[str, ...]
+) -> None:
+    """Refuse flags that do not go together; none is ever ignored.
+
+    `of_loading` names the given flags that only a model in this process understands. Raises `UsageError`.
+    """
+    if output.style is not None and output.style not in STYLES:
+        raise UsageError(f"--style must be one of {', '.join(STYLES)}, not {output.style!r}")
+    if keeping.continues and keeping.session is not None:
+        raise UsageError("--continue and --session name two conversations", hint="give one")
+    _check_text(settings, sources, output)
+    _check_output(output)
+    _check_session(sources, output, keeping)
+    if settings.url is not None:
+        _check_url(settings, of_loading)
+
+
+def _check_text(settings: Settings, sources: Sources, output: Output) -> None:
+    gives_text = sources.prompt is not None or bool(sources.files) or sources.messages is not None
+    wants_logprobs = settings.origins.get("logprobs") == "--logprobs"
+    reads_twice = [*sources.files, sources.messages].count("-") > 1
+    for is_wrong, message, hint in (
+        (
+            output.is_programmatic and gives_text,
+            "--style programmatic reads its prompts from stdin",
+            "drop -p, -f, --messages",
+        ),
+        (sources.is_raw and sources.messages is not None, "--raw takes text, not --messages", None),
+        (
+            sources.is_raw and sources.insists_on_system,
+            "--raw takes no --system",
+            "put the text into the prompt",
+        ),
+        (
+            wants_logprobs and not (output.is_json or output.is_programmatic),
+            "--logprobs is told with --json only",
+            None,
+        ),
+        (reads_twice, "stdin (-) can be read only once", None),
+    ):
+        if is_wrong:
+            raise UsageError(message, hint=hint)
+
+
+def _check_output(output: Output) -> None:
+    for is_wrong, message in (
+        (
+            output.is_programmatic and output.extracts_code,
+            "-x does not go with --style programmatic",
+        ),
+        (output.extracts_code and output.is_json, "-x does not go with --json"),
+        (output.style == "rich" and output.is_json, "--style rich does not go with --json"),
+        (output.style == "rich" and output.is_plain, "--style rich does not go with --plain"),
+        (output.style == "rich" and output.extracts_code, "-x does not go with --style rich"),
+    ):
+        if is_wrong:
+            raise UsageError(message)
+
+
+def _check_session(sources: Sources, output: Output, keeping: Keeping) -> None:
+    other = next(
+        (
+            name
+            for is_given, name in (
+                (sources.is_raw, "--raw"),
+                (sources.messages is not None, "--messages"),
+                (output.is_programmatic, "--style programmatic"),
+            )
+            if is_given
+        ),
+        None,
+    )
+    if keeping.flag is not None and other is not None:
+        raise UsageError(f"{keeping.flag} does not go with {other}, which stands by itself")
+
+
+def _check_url(settings: Settings, of_loading: tuple[str, ...]) -> None:
+    flags = [f"--{key}" for key in OF_A_LOADED_MODEL if settings.origins.get(key, "").startswith("--")]
+    if given := (*flags, *of_loading):
+        raise UsageError(
+            f"{given[0]} is for a model in this process, and {settings.url} is a server",
+            hint="leave out one of the two",
+        )

@@ -1,0 +1,262 @@
+"""Where answers come from: a model in this process, or a server; both are opened the same way."""
+
+import asyncio
+import gc
+import importlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from llmctl.core import log, sampling
+from llmctl.core.errors import DoesNotFitError
+from llmctl.core.places import Places
+from llmctl.core.settings import Settings
+from llmctl.core.types import SamplingParams
+from llmctl.services.keys import find_api_key
+
+if TYPE_CHECKING:
+    from llmctl.core.backend import Backend
+    from llmctl.core.progress import Progress
+    from llmctl.engine.local import LocalBackend
+    from llmctl.prompts.template import ChatTemplate
+    from llmctl.services.client import HttpBackend
+
+logger = logging.getLogger(__name__)
+
+DRAWING = ("top_p", "top_k", "min_p", "seed")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What opens a backend; kept until the input is known to be good, because loading takes long."""
+
+    settings: Settings
+    revision: str | None = None
+    trust_remote_code: bool = False
+    template: "ChatTemplate | None" = None
+    api_key_file: str | None = None
+
+    @property
+    def model(self) -> str | None:
+        """The model asked for; None leaves a server its first."""
+        has_choice = self.settings.url is not None and "model" not in self.settings.origins
+        return None if has_choice else self.settings.model
+
+
+class Opener(Protocol):
+    """Opens backends one after the other, for one user."""
+
+    opening: Opening
+
+    @property
+    def backend(self) -> "Backend | None":
+        """What is open now."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """What the log calls the model, so that a conversation can go on with it from any folder."""
+        ...
+
+    def open_now(self, runner: asyncio.Runner, progress: "Progress") -> "Backend":
+        """Open for a caller who has nothing else to do; raises every kind of `LlmctlError`."""
+        ...
+
+    async def open(self, progress: "Progress") -> "Backend":
+        """Open while the event loop goes on."""
+        ...
+
+    async def switch(self, model: str, progress: "Progress") -> "Backend":
+        """Open another model in the place of the present one, which stays if that fails."""
+        ...
+
+
+def opener(opening: Opening) -> Opener:
+    """The opener for what the settings name."""
+    return LocalOpener(opening) if opening.settings.url is None else ServerOpener(opening)
+
+
+class LocalOpener:
+    """Loads models into this process."""
+
+    def __init__(self, opening: Opening) -> None:
+        self.opening = opening
+        self.backend: LocalBackend | None = None
+
+    @property
+    def identity(self) -> str:
+        """A hub id or a name, or a folder's whole path."""
+        model = self.opening.settings.model
+        folder = Path(model).expanduser()
+        return str(folder.absolute()) if "/" in model and folder.is_dir() else model
+
+    def open_now(self, runner: asyncio.Runner, progress: "Progress") -> "LocalBackend":
+        """In this thread, so that Ctrl-C ends it at once."""
+        self.backend = _load(self.opening, progress)
+        return self.backend
+
+    async def open(self, progress: "Progress") -> "LocalBackend":
+        """In a thread of its own."""
+        self.backend = await _in_thread(lambda: _load(self.opening, progress))
+        return self.backend
+
+    async def switch(self, model: str, progress: "Progress") -> "LocalBackend":
+        """See `Opener`; when two models do not fit at once the old one is freed first."""
+        # Revision, template and context limit were those of the old model.
+        settings = replace(self.opening.settings, model=model, context=None)
+        opening = replace(self.opening, settings=settings, revision=None, template=None)
+        try:
+            fresh = await _in_thread(lambda: _load(opening, progress))
+        except DoesNotFitError:
+            if self.backend is None:
+                raise
+            fresh = await self._replace(opening, progress)
+        if self.backend is not None:
+            await self.backend.close()
+        self.opening, self.backend = opening, fresh
+        return fresh
+
+    async def _replace(self, opening: Opening, progress: "Progress") -> "LocalBackend":
+        """Free the present model, then load; should that fail, load the old one again."""
+        assert self.backend is not None
+        await self.backend.close()
+        self.backend = None
+        # What one still holds of a model's memory is only given back when nobody can reach it.
+        gc.collect()
+        try:
+            return await _in_thread(lambda: _load(opening, progress))
+        except DoesNotFitError:
+            await self.open(progress)
+            raise
+
+    def reconfigure(self, **changes: object) -> None:
+        """Take another `template` or `context` without loading anew. Raises `UsageError`."""
+        settings = self.opening.settings
+        if "context" in changes:
+            settings = settings.with_flags({"context": changes["context"]}, names={"context": "/set"})
+        template = changes.get("template", self.opening.template)
+        changed = replace(self.opening, settings=settings, template=template)  # type: ignore[arg-type]
+        if self.backend is not None:
+            self.backend.reconfigure(template=changed.template, context_length=settings.context)
+        self.opening = changed
+
+
+class ServerOpener:
+    """Connects to an OpenAI-compatible server."""
+
+    def __init__(self, opening: Opening) -> None:
+        self.opening = opening
+        self.backend: HttpBackend | None = None
+
+    @property
+    def identity(self) -> str:
+        """The server's name for it."""
+        return self.backend.info.name if self.backend is not None else self.opening.model or ""
+
+    def open_now(self, runner: asyncio.Runner, progress: "Progress") -> "HttpBackend":
+        """See `Opener`."""
+        return runner.run(self.open(progress))
+
+    async def open(self, progress: "Progress") -> "HttpBackend":
+        """Ask the server for its models."""
+        self.backend = await self._connect(self.opening, progress)
+        return self.backend
+
+    async def switch(self, model: str, progress: "Progress") -> "HttpBackend":
+        """See `Opener`; the connection stays."""
+        if self.backend is not None:
+            self.backend = self.backend.with_model(model)
+            self.opening = self._named(model)
+            return self.backend
+        opening = self._named(model)
+        backend = await self._connect(opening, progress)
+        self.opening, self.backend = opening, backend
+        return backend
+
+    async def _connect(self, opening: Opening, progress: "Progress") -> "HttpBackend":
+        url = opening.settings.url
+        assert url is not None
+        progress.stage(f"connect to {url}")
+        # It takes a tenth of a second to import, which the prompt must not wait for.
+        client = await _in_thread(lambda: importlib.import_module("llmctl.services.client"))
+        backend: HttpBackend = await client.connect(
+            url,
+            model=opening.model,
+            api_key=find_api_key(os.environ, opening.api_key_file),
+            timeout_s=opening.settings.timeout,
+        )
+        return backend
+
+    def _named(self, model: str) -> Opening:
+        settings = self.opening.settings.with_flags({"model": model}, names={"model": "/model"})
+        return replace(self.opening, settings=settings)
+
+
+def params_for(backend: "Backend", settings: Settings) -> SamplingParams:
+    """The user's sampling settings laid over the model's own, with a word where that has no effect."""
+    params = sampling.update(backend.info.default_sampling, settings.sampling)
+    logger.info("sampling: %s", params)
+    idle = [f"--{key.replace('_', '-')}" for key in DRAWING if settings.origins.get(key, "").startswith("--")]
+    if idle and params.temperature == 0:
+        owner = "yours" if "temperature" in settings.sampling else "the model's own"
+        logger.warning("%s: no effect at temperature 0 (%s), give --temperature", ", ".join(idle), owner)
+    limit = backend.info.context_length
+    if limit is not None and (params.max_new_tokens or 0) > limit:
+        logger.warning(
+            "--max-new-tokens %d: the context of %s ends an answer at %d tokens, prompt included",
+            params.max_new_tokens,
+            backend.info.name,
+            limit,
+        )
+    return params
+
+
+def _load(opening: Opening, progress: "Progress") -> "LocalBackend":
+    progress.stage("start torch")
+    from llmctl.engine.local import LocalBackend
+    from llmctl.loading.loader import LoadRequest, load
+    from llmctl.loading.local_models import remember
+
+    log.tame_libraries()
+    settings = opening.settings
+    request = LoadRequest(
+        model=settings.model,
+        revision=opening.revision,
+        device=settings.device,
+        dtype=settings.dtype,
+        trust_remote_code=opening.trust_remote_code,
+    )
+    loaded = load(request, progress)
+    # Now it is on this machine, and the shell can offer it.
+    remember(Places.from_environ(os.environ).cache, used=settings.model)
+    return LocalBackend(loaded, template=opening.template, context_length=settings.context)
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Run `work` in a thread that does not keep the process from ending, unlike those of asyncio."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(result)  # type: ignore[arg-type]
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        try:
+            result, error = work(), None
+        except BaseException as caught:  # noqa: BLE001  # carried over to whoever waits
+            result, error = None, caught
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="llmctl-opener", daemon=True).start()
+    return await done

@@ -1,0 +1,1 @@
+"""`llmctl logs`: look at past conversations, take them out, delete them."""

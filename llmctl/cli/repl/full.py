@@ -1,0 +1,245 @@
+"""The REPL's terminal in full: prompt-toolkit's line editor with history, search, Tab and a line below."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.filters import has_focus
+from prompt_toolkit.formatted_text import AnyFormattedText
+from prompt_toolkit.history import FileHistory, InMemoryHistory
+from prompt_toolkit.input import create_input
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import ColorDepth
+from prompt_toolkit.output.vt100 import Vt100_Output
+from prompt_toolkit.styles import Style
+
+from llmctl.cli.console import Console
+from llmctl.cli.repl import terminal
+from llmctl.cli.repl.complete import Choice
+from llmctl.cli.repl.editor import edit_text
+from llmctl.core.errors import LlmctlError
+
+PLACEHOLDER = "Ask anything (/help lists the commands)"
+STYLE = Style.from_dict(
+    {
+        "prompt": "bold",
+        "placeholder": "ansibrightblack",
+        "bottom-toolbar": "noreverse ansibrightblack",
+        "auto-suggestion": "ansibrightblack",
+    }
+)
+
+
+class FullTerminal:
+    """`terminal.Terminal` over prompt-toolkit."""
+
+    def __init__(
+        self,
+        console: Console,
+        state: Callable[[], str],
+        complete: Callable[[str], Iterable[Choice]],
+        *,
+        history: Path | None,
+    ) -> None:
+        """`state` is the line below the prompt, `history` the file that keeps what was typed."""
+        self._console = console
+        self._state = state
+        self._output = _Output.from_pty(console.stdout)
+        self._input = create_input()
+        self._depth = None if console.has_stdout_color else ColorDepth.DEPTH_1_BIT
+        self._session: PromptSession[str] = PromptSession(
+            [("class:prompt", terminal.PROMPT)],
+            multiline=True,
+            prompt_continuation=" " * len(terminal.PROMPT),
+            history=InMemoryHistory() if history is None else _KeptHistory(history),
+            auto_suggest=AutoSuggestFromHistory(),
+            completer=_SlashCompleter(complete),
+            complete_while_typing=False,
+            search_ignore_case=True,
+            enable_suspend=True,
+            key_bindings=self._keys(),
+            bottom_toolbar=self._toolbar,
+            placeholder=[("class:placeholder", PLACEHOLDER)],
+            style=STYLE,
+            include_default_pygments_style=False,
+            color_depth=self._depth,
+            input=self._input,
+            output=self._output,
+        )
+
+    async def read(self, *, draft: str = "") -> str | None:
+        """See `Terminal`."""
+        try:
+            text = await self._session.prompt_async(default=draft)
+        except EOFError:
+            return None
+        return terminal.unwrapped(text)
+
+    async def choose(self, question: str, choices: Mapping[str, str]) -> str | None:
+        """See `Terminal`; one key is enough."""
+        keys = KeyBindings()
+        for letter in choices:
+            keys.add(letter)(lambda event, letter=letter: event.app.exit(result=letter))
+        message = f"{question} {terminal.listed(choices)} "
+        asked: PromptSession[str] = PromptSession(
+            message, key_bindings=keys, color_depth=self._depth, input=self._input, output=self._output
+        )
+        try:
+            while (letter := (await asked.prompt_async()).strip().lower()[:1]) not in choices:
+                pass
+        except (EOFError, KeyboardInterrupt):
+            return None
+        return letter
+
+    async def edit(self, text: str) -> str:
+        """See `Terminal`."""
+        if self._session.app.is_running:
+            return await run_in_terminal(lambda: edit_text(text), in_executor=True)
+        with self._input.cooked_mode():
+            return edit_text(text)
+
+    def hushed(self) -> AbstractContextManager[None]:
+        """See `Terminal`; keys are hushed all the time but while a line is edited."""
+        return contextlib.nullcontext()
+
+    def whole(self) -> AbstractContextManager[None]:
+        """See `Terminal`.
+
+        Hushed from the start: a key that came between an answer and the next line would else be echoed, and a
+        Ctrl-D lost.
+        """
+        return terminal.hushed_keys()
+
+    def refresh(self) -> None:
+        """See `Terminal`."""
+        self._session.app.invalidate()
+
+    def above(self, show: Callable[[], None]) -> None:
+        """See `Terminal`."""
+        app = self._session.app
+        if app.is_running and app.loop is not None:
+            app.loop.call_soon_threadsafe(lambda: asyncio.ensure_future(_shown_above(show)))
+        else:
+            show()
+
+    def end_read(self) -> bool:
+        """See `Terminal`."""
+        app = self._session.app
+        if not app.is_running or app.is_done or self._session.default_buffer.text:
+            return False
+        app.exit(exception=EOFError)
+        return True
+
+    def _toolbar(self) -> AnyFormattedText:
+        return [("class:bottom-toolbar", self._state())]
+
+    def _keys(self) -> KeyBindings:
+        keys = KeyBindings()
+        typing = has_focus(DEFAULT_BUFFER)
+        keys.add("enter", filter=typing)(_send)
+        keys.add("escape", "enter", filter=typing)(_newline)
+        keys.add("c-j", filter=typing)(_newline)
+        keys.add("c-c", filter=typing)(self._interrupt)
+        keys.add("<sigint>")(self._interrupt)
+        keys.add("c-g", filter=typing)(self._edit_draft)
+        return keys
+
+    async def _interrupt(self, event: KeyPressEvent) -> None:
+        """What stands in the line is given up, but can be had back from the history."""
+        buffer = self._session.default_buffer
+        if buffer.text:
+            buffer.append_to_history()
+            buffer.reset()
+            return
+        await run_in_terminal(lambda: self._console.note(terminal.LEAVE_HINT, is_vital=True))
+
+    async def _edit_draft(self, event: KeyPressEvent) -> None:
+        buffer = self._session.default_buffer
+        try:
+            text = await self.edit(buffer.text)
+        except LlmctlError as error:
+            failed = error
+            await run_in_terminal(lambda: self._console.error(failed))
+        else:
+            buffer.document = Document(text, len(text))
+
+
+async def _shown_above(show: Callable[[], None]) -> None:
+    await run_in_terminal(show)
+
+
+def _send(event: KeyPressEvent) -> None:
+    """Enter takes what the menu offers, goes on in an open block, and else sends."""
+    buffer = event.current_buffer
+    state = buffer.complete_state
+    if state is not None and state.current_completion is not None:
+        buffer.complete_state = None
+    elif terminal.is_open_block(buffer.text):
+        buffer.newline(copy_margin=False)
+    elif buffer.text.strip():
+        buffer.validate_and_handle()
+
+
+def _newline(event: KeyPressEvent) -> None:
+    event.current_buffer.newline(copy_margin=False)
+
+
+class _Output(Vt100_Output):
+    """Never asks where the cursor is: a slow terminal would answer that into the text of the next answer."""
+
+    @property
+    def responds_to_cpr(self) -> bool:
+        return False
+
+    def erase_down(self) -> None:
+        # Line by line: of a screen that is cleared at once tmux keeps a copy in its scrollback.
+        below = "\x1b[B\x1b[2K" * (self.get_size().rows - 1)
+        self.write_raw(f"\x1b[K\x1b7{below}\x1b8")
+
+    def get_rows_below_cursor_position(self) -> int:
+        # With one row known prompt-toolkit draws the line below the prompt, and right below it.
+        return 1
+
+
+class _KeptHistory(FileHistory):
+    """A file that is there for the user's comfort: when it cannot be used, the talk goes on."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path
+
+    def load_history_strings(self) -> Iterable[str]:
+        try:
+            yield from super().load_history_strings()
+        except OSError:
+            return
+
+    def store_string(self, string: str) -> None:
+        try:
+            self._path.touch(mode=0o600)
+            # Bytes that are no UTF-8 come from the terminal as half characters.
+            super().store_string(string.encode(errors="replace").decode())
+        except OSError:
+            return
+
+
+class _SlashCompleter(Completer):
+    def __init__(self, complete: Callable[[str], Iterable[Choice]]) -> None:
+        self._complete = complete
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        for choice in self._complete(document.text_before_cursor):
+            yield Completion(
+                choice.text,
+                start_position=-choice.replaces,
+                display=choice.display or choice.text,
+                display_meta=choice.meaning,
+            )
