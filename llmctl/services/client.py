@@ -78,6 +78,10 @@ class HttpBackend:
         """
         return HttpBackend(self._connection, self._offered, model=self._offered.choose(model))
 
+    def wait_at_most(self, timeout_s: float) -> None:
+        """Take another limit for each silence of the server."""
+        self._connection.wait_at_most(timeout_s)
+
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """See `Backend.generate`.
 

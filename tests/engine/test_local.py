@@ -334,3 +334,63 @@ def test_other_failures_of_torch_are_not_called_lack_of_memory() -> None:
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
         answer(raw("hi"), LocalBackend(loaded(Hungry(fail))))
+
+
+CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+
+
+def templated(tmp_path: Path, text: str) -> Any:
+    (tmp_path / "t.jinja").write_text(text)
+    return read(str(tmp_path / "t.jinja"))
+
+
+def test_a_continued_answer_goes_on_inside_the_last_message(tmp_path: Path) -> None:
+    model = loaded()
+    calls = recorded(model.model)
+    messages = (*HELLO, Message(role="assistant", content="Once upon"))
+    backend = LocalBackend(model, template=templated(tmp_path, CHAT))
+    deltas = answer(ChatRequest(messages=messages, sampling=GREEDY, continues_last=True), backend)
+    assert model.tokenizer.decode(calls[0]) == "<user>hello<assistant>Once upon"
+    assert finish(deltas).usage.prompt_tokens == len(calls[0])
+
+
+@pytest.mark.parametrize(
+    ("opening", "said", "reasoning", "text"),
+    [
+        ("", "<think>why</think>\n\nyes", "why", "yes"),
+        ("<think>", "why</think>yes", "why", "yes"),
+        ("<think>\n", "why</think>yes", "why", "yes"),
+        ("", "yes <think>no</think>", "", "yes <think>no</think>"),
+        ("", "<think>cut", "cut", ""),
+    ],
+)
+def test_reasoning_comes_apart_from_the_answer(
+    tmp_path: Path, opening: str, said: str, reasoning: str, text: str
+) -> None:
+    tokenizer = tiny.tokenizer()
+    ids = tokenizer.encode(said, add_special_tokens=False)
+    model = loaded(model=tiny.Scripted(ids), context_length=4096)
+    backend = LocalBackend(model, template=templated(tmp_path, "x" + opening))
+    request = ChatRequest(messages=HELLO, sampling=dataclasses.replace(GREEDY, max_new_tokens=len(ids)))
+    deltas = answer(request, backend)
+    assert "".join(delta.reasoning for delta in deltas) == reasoning
+    assert "".join(delta.text for delta in deltas) == text
+
+
+def test_a_context_limit_below_the_models_holds_and_can_be_changed() -> None:
+    backend = LocalBackend(loaded(), context_length=20)
+    assert (backend.info.context_length, backend.longest_context) == (20, CONTEXT)
+    with pytest.raises(ContextOverflowError) as caught:
+        answer(raw("x" * 20), backend)
+    assert (caught.value.prompt_tokens, caught.value.context_length) == (
+        len(tiny.tokenizer().encode("x" * 20)),
+        20,
+    )
+    backend = LocalBackend(loaded(), context_length=20)
+    backend.reconfigure(template=None, context_length=None)
+    assert finish(answer(raw("x" * 20), backend)).usage.prompt_tokens >= 20
+
+
+def test_a_context_limit_above_the_models_is_refused() -> None:
+    with pytest.raises(UsageError, match=rf"context {CONTEXT + 1}: tiny takes at most {CONTEXT} tokens"):
+        LocalBackend(loaded(), context_length=CONTEXT + 1)

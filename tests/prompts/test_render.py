@@ -207,3 +207,21 @@ def test_a_thousand_turns_render_in_no_time() -> None:
     started = time.monotonic()
     text_of("{% for message in messages %}{{ message.role }}{{ message.content }}{% endfor %}", *["x"] * 1000)
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("last", ["The capital", "ends in blanks  \n", "日本", "x</s>"])
+def test_a_continued_answer_is_prompted_as_transformers_does(shared: Path, name: str, last: str) -> None:
+    tokenizer = tokenizer_at(shared / "assets" / name)
+    messages = conversation("hello", last)
+    plain = [{"role": message.role, "content": message.content} for message in messages]
+    want = tokenizer.apply_chat_template(plain, tokenize=False, continue_final_message=True)
+    template = choose(None, tokenizer.chat_template, model="m")
+    got = render(template, messages, special_tokens=tokenizer.special_tokens_map, continues_last=True)
+    assert got == want
+
+
+def test_a_template_that_rewrites_the_last_message_cannot_be_continued() -> None:
+    template = ChatTemplate("{% for m in messages %}{{ m.content | upper }}{% endfor %}", "shouting")
+    with pytest.raises(UsageError, match=r"the chat template \(shouting\) rewrites the last message"):
+        render(template, conversation("a", "b"), special_tokens={}, continues_last=True)

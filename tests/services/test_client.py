@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmctl.core.errors import LlmctlError
+from llmctl.core.errors import LlmctlError, UnreachableError
 from llmctl.core.types import (
     Candidate,
     ChatRequest,
@@ -354,3 +354,14 @@ def test_a_backend_may_be_closed_twice_and_under_an_open_stream(server: Scripted
 
     run(work, server.url)
     assert server.asked[0].disconnected.wait(2)
+
+
+def test_the_limit_for_silence_can_be_changed(server: ScriptedServer) -> None:
+    server.queue(Reply(silence_s=5))
+
+    async def work(backend: HttpBackend) -> None:
+        backend.wait_at_most(0.2)
+        with pytest.raises(UnreachableError, match=r"said nothing for 0\.2 s"):
+            await collected(backend, chat())
+
+    run(work, server.url)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from llmctl.core import log, sampling
-from llmctl.core.errors import DoesNotFitError
+from llmctl.core.errors import DoesNotFitError, UsageError
 from llmctl.core.places import Places
 from llmctl.core.settings import Settings
 from llmctl.core.types import SamplingParams
@@ -71,6 +71,10 @@ class Opener(Protocol):
         """Open while the event loop goes on."""
         ...
 
+    def reconfigure(self, opening: Opening) -> None:
+        """Take other settings without opening anew; `UsageError` for what this backend cannot change."""
+        ...
+
     async def switch(self, model: str, progress: "Progress") -> "Backend":
         """Open another model in the place of the present one, which stays if that fails."""
         ...
@@ -103,6 +107,8 @@ class LocalOpener:
     async def open(self, progress: "Progress") -> "LocalBackend":
         """In a thread of its own."""
         self.backend = await _in_thread(lambda: _load(self.opening, progress))
+        # What the user has set meanwhile.
+        self.reconfigure(self.opening)
         return self.backend
 
     async def switch(self, model: str, progress: "Progress") -> "LocalBackend":
@@ -134,16 +140,11 @@ class LocalOpener:
             await self.open(progress)
             raise
 
-    def reconfigure(self, **changes: object) -> None:
-        """Take another `template` or `context` without loading anew. Raises `UsageError`."""
-        settings = self.opening.settings
-        if "context" in changes:
-            settings = settings.with_flags({"context": changes["context"]}, names={"context": "/set"})
-        template = changes.get("template", self.opening.template)
-        changed = replace(self.opening, settings=settings, template=template)  # type: ignore[arg-type]
+    def reconfigure(self, opening: Opening) -> None:
+        """See `Opener`; also a template and a context limit up to the model's own."""
         if self.backend is not None:
-            self.backend.reconfigure(template=changed.template, context_length=settings.context)
-        self.opening = changed
+            self.backend.reconfigure(template=opening.template, context_length=opening.settings.context)
+        self.opening = opening
 
 
 class ServerOpener:
@@ -165,6 +166,8 @@ class ServerOpener:
     async def open(self, progress: "Progress") -> "HttpBackend":
         """Ask the server for its models."""
         self.backend = await self._connect(self.opening, progress)
+        # What the user has set meanwhile.
+        self.reconfigure(self.opening)
         return self.backend
 
     async def switch(self, model: str, progress: "Progress") -> "HttpBackend":
@@ -191,6 +194,16 @@ class ServerOpener:
             timeout_s=opening.settings.timeout,
         )
         return backend
+
+    def reconfigure(self, opening: Opening) -> None:
+        """See `Opener`; a server renders prompts and limits contexts by itself."""
+        if opening.settings.context is not None:
+            raise UsageError("the server decides on its context: it cannot be set from here")
+        if opening.template is not None:
+            raise UsageError("the server renders the prompts: its template cannot be changed from here")
+        if self.backend is not None:
+            self.backend.wait_at_most(opening.settings.timeout)
+        self.opening = opening
 
     def _named(self, model: str) -> Opening:
         settings = self.opening.settings.with_flags({"model": model}, names={"model": "/model"})

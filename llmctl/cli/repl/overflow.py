@@ -1,5 +1,6 @@
 """What happens when the conversation has outgrown the model's context: the user chooses, never silence."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmctl.cli.chat.opening import LocalOpener
@@ -23,7 +24,8 @@ async def make_room(repl: "Repl", error: ContextOverflowError) -> bool:
             choices["r"] = f"raise the limit to {longest}"
         choice = await repl.terminal.choose("What now?", choices)
     if choice == "r" and isinstance(repl.opener, LocalOpener):
-        repl.opener.reconfigure(context=longest)
+        settings = replace(repl.settings, context=None)
+        repl.opener.reconfigure(replace(repl.opener.opening, settings=settings))
         repl.console.note(f"(the context is now {longest} tokens)")
         return True
     return choice == "d" and _drop(repl, error)

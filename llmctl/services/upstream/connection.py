@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -48,7 +49,7 @@ class Connection:
         try:
             self._client = httpx2.AsyncClient(
                 headers=headers,
-                timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, _MAX_CONNECT_S)),
+                timeout=_timeout(timeout_s),
                 limits=_LIMITS,
                 transport=_direct(address) if address.is_loopback else None,
             )
@@ -58,6 +59,11 @@ class Connection:
                 f"the environment's proxy or certificates cannot be used: {reason}",
                 hint="check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR",
             ) from error
+
+    def wait_at_most(self, timeout_s: float) -> None:
+        """Take another limit for each silence of the server, from the next request on."""
+        self._client.timeout = _timeout(timeout_s)
+        self.faults = replace(self.faults, timeout_s=timeout_s)
 
     async def get(self, path: str) -> Any:
         """The JSON that a GET gives, None when there is nothing under `path` (HTTP 404 and 405)."""
@@ -121,6 +127,10 @@ class Connection:
         if response.is_redirect:
             return self.faults.redirected(response.status_code, response.headers.get("Location", ""))
         return self.faults.refused(told, flags=payload.blamed_flags(body, told.message))
+
+
+def _timeout(timeout_s: float) -> httpx2.Timeout:
+    return httpx2.Timeout(timeout_s, connect=min(timeout_s, _MAX_CONNECT_S))
 
 
 def _direct(address: Address) -> httpx2.AsyncHTTPTransport:

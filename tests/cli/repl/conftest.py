@@ -16,7 +16,7 @@ from llmctl.cli.chat.opening import Opening
 from llmctl.cli.console import Console
 from llmctl.cli.repl.repl import Repl
 from llmctl.cli.repl.view import Look
-from llmctl.core.errors import LlmctlError, NotFoundError
+from llmctl.core.errors import LlmctlError, NotFoundError, UsageError
 from llmctl.core.progress import Progress
 from llmctl.core.settings import Settings
 from llmctl.sessions.store import SessionLog
@@ -84,6 +84,11 @@ class FakeOpener:
             raise self.failures.pop(0)
         self.backend = self.backend_to_open
         return self.backend
+
+    def reconfigure(self, opening: Opening) -> None:
+        if opening.template is not None:
+            raise UsageError("the server renders the prompts: its template cannot be changed from here")
+        self.opening = opening
 
     async def switch(self, model: str, progress: Progress) -> FakeBackend:
         if model == "nosuch":

@@ -141,7 +141,7 @@ def test_retry_asks_what_got_no_answer(talk: Talk) -> None:
         ("/set footer maybe", "footer must be one of on, off, not 'maybe'"),
         ("/show nosuch", "/show nosuch: known are"),
         ("/show reasoning", "the last answer came without reasoning"),
-        ("/template nosuch.jinja", "the server renders the prompts"),
+        ("/template nosuch.jinja", "no template file 'nosuch.jinja'"),
         ("/model nosuch", "no such model: nosuch"),
         ("/name 12", "12"),
     ],

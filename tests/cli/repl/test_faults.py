@@ -122,3 +122,18 @@ def test_a_lowered_limit_can_be_raised_to_the_models_own() -> None:
         assert "1024 tokens" in shown.text()
         shown.send(keys.CTRL_D)
         assert shown.ended() == 0
+
+
+def test_the_limit_for_silence_is_set_in_the_talk() -> None:
+    with (
+        ScriptedServer(by_message={"hang": Reply(silence_s=20)}) as server,
+        terminal("chat", "--url", server.url) as shown,
+    ):
+        shown.wait_for(keys.PROMPT)
+        shown.say("/set timeout 0.3")
+        shown.say("hang")
+        assert "said nothing for 0.3 s" in shown.text()
+        shown.say("/set context 100")
+        assert "the server decides on its context" in shown.text()
+        shown.send(keys.CTRL_D)
+        assert shown.ended() == 0

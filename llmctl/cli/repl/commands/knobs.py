@@ -47,13 +47,12 @@ async def model(repl: "Repl", argument: str) -> None:
 async def template(repl: "Repl", argument: str) -> None:
     """Show or change the chat template of a model in this process."""
     opener = repl.opener
-    if not isinstance(opener, LocalOpener):
-        raise UsageError("the server renders the prompts: its template cannot be changed from here")
     if not argument:
-        chosen = opener.opening.template
-        repl.console.line(f"{chosen.source}\n{chosen.text}" if chosen else "(the model's own)")
+        present = opener.opening.template
+        repl.console.line(f"{present.source}\n{present.text}" if present else "(the model's own)")
         return
-    opener.reconfigure(template=None if argument == RESET else templates.read(argument))
+    chosen = None if argument == RESET else templates.read(argument)
+    opener.reconfigure(replace(opener.opening, template=chosen))
     repl.console.note("(the template is the model's own)" if argument == RESET else f"(template: {argument})")
 
 
@@ -177,11 +176,7 @@ def _change(repl: "Repl", key: str, text: str | None) -> None:
         changed = repl.settings.without(key)
     else:
         changed = repl.settings.with_flags({key: settings.from_text(key, text)}, names={key: "/set"})
-    if key == "context":
-        if not isinstance(opener, LocalOpener):
-            raise UsageError("the server decides on its context: it cannot be set from here")
-        opener.reconfigure(context=changed.context)
-    opener.opening = replace(opener.opening, settings=changed)
+    opener.reconfigure(replace(opener.opening, settings=changed))
 
 
 def _text(value: Any) -> str:
