@@ -336,7 +336,10 @@ def test_other_failures_of_torch_are_not_called_lack_of_memory() -> None:
         answer(raw("hi"), LocalBackend(loaded(Hungry(fail))))
 
 
-CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+CHAT = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<a>{% endif %}"
+)
 
 
 def templated(tmp_path: Path, text: str) -> Any:
