@@ -72,6 +72,7 @@ class Terminal:
         self.send(text)
         # A narrow terminal wraps it, with an indent.
         tail = "".join(text.split())[-15:]
+        # Without text it sends what stands in the line.
         self.wait(lambda: tail in "".join(self.text().split()), what=text)
         self.send(ENTER)
         self.wait(

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import run_in_terminal
@@ -16,16 +17,20 @@ from prompt_toolkit.filters import has_focus
 from prompt_toolkit.formatted_text import AnyFormattedText
 from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.input import create_input
+from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
 
-from llmctl.cli.console import Console
 from llmctl.cli.repl import terminal
 from llmctl.cli.repl.complete import Choice
 from llmctl.cli.repl.editor import edit_text
 from llmctl.core.errors import LlmctlError
+
+if TYPE_CHECKING:
+    from llmctl.cli.repl.repl import Repl
 
 PLACEHOLDER = "Ask anything (/help lists the commands)"
 STYLE = Style.from_dict(
@@ -42,16 +47,13 @@ class FullTerminal:
     """`terminal.Terminal` over prompt-toolkit."""
 
     def __init__(
-        self,
-        console: Console,
-        state: Callable[[], str],
-        complete: Callable[[str], Iterable[Choice]],
-        *,
-        history: Path | None,
+        self, repl: "Repl", complete: Callable[[str], Iterable[Choice]], *, history: Path | None
     ) -> None:
-        """`state` is the line below the prompt, `history` the file that keeps what was typed."""
+        """`history` is the file that keeps what was typed."""
+        console = repl.console
         self._console = console
-        self._state = state
+        self._state = repl.state
+        self._interrupts = repl.interrupts
         self._output = _Output.from_pty(console.stdout)
         self._input = create_input()
         self._depth = None if console.has_stdout_color else ColorDepth.DEPTH_1_BIT
@@ -81,7 +83,15 @@ class FullTerminal:
             text = await self._session.prompt_async(default=draft)
         except EOFError:
             return None
+        self._notice_interrupt()
         return terminal.unwrapped(text)
+
+    def _notice_interrupt(self) -> None:
+        """A Ctrl-C right behind Enter was still read as a key; it is meant for the answer."""
+        pressed = get_typeahead(self._input)
+        places = [place for place, key in enumerate(pressed) if key.key == Keys.ControlC]
+        self._interrupts.is_pending = bool(places)
+        store_typeahead(self._input, pressed[places[-1] + 1 :] if places else pressed)
 
     async def choose(self, question: str, choices: Mapping[str, str]) -> str | None:
         """See `Terminal`; one key is enough."""

@@ -1,7 +1,6 @@
 """The loop of the REPL: read a line, run the command or ask the model, until the user leaves."""
 
 import asyncio
-import signal
 from collections.abc import Coroutine, Mapping
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ from llmctl.cli.chat.conversation import Conversation
 from llmctl.cli.chat.opening import Opener
 from llmctl.cli.console import Console
 from llmctl.cli.repl import overflow
+from llmctl.cli.repl.interrupts import Interrupts
 from llmctl.cli.repl.progress import Board
 from llmctl.cli.repl.terminal import Terminal
 from llmctl.cli.repl.view import AnswerView, Look
@@ -34,6 +34,7 @@ class Repl:
         self.opener = opener
         self.conversation = conversation
         self.look = look
+        self.interrupts = Interrupts()
         self.board = Board(self._refresh)
         self.answers: list[Answer] = []
         """All that were given since the start, for /stats."""
@@ -158,13 +159,9 @@ class Repl:
 
     async def interruptible(self, work: Coroutine[Any, Any, None]) -> bool:
         """Do `work` while keys wait and Ctrl-C stops it; returns whether it came to its end."""
-        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
-        loop.add_signal_handler(signal.SIGINT, task.cancel)
-        try:
-            with self.terminal.hushed():
-                await asyncio.wait([task])
-        finally:
-            loop.remove_signal_handler(signal.SIGINT)
+        task = asyncio.create_task(work)
+        with self.interrupts.stopping(task), self.terminal.hushed():
+            await asyncio.wait([task])
         if task.cancelled():
             return False
         task.result()

@@ -1,11 +1,7 @@
 """Puts the REPL together for the terminal at hand and runs it."""
 
 import asyncio
-import contextlib
 import os
-import signal
-from collections.abc import Iterator
-from types import FrameType
 
 from llmctl.cli.chat.conversation import Conversation
 from llmctl.cli.chat.flags import Output
@@ -30,7 +26,9 @@ def converse(
         reasoning=opener.opening.settings.reasoning,
     )
     repl = Repl(console, opener, conversation, look)
-    terminal: Terminal = PlainTerminal(console) if is_plain else _full(repl, has_history=has_history)
+    terminal: Terminal = (
+        PlainTerminal(console, repl.interrupts) if is_plain else _full(repl, has_history=has_history)
+    )
     repl.terminal = terminal
     if conversation.turns:
         show_resumed(console, look, conversation)
@@ -38,8 +36,12 @@ def converse(
     def tell(text: str) -> None:
         terminal.above(lambda: console.aside(text))
 
-    with terminal.whole(), _own_interrupts(), log.shown_by(tell), asyncio.Runner() as runner:
+    with terminal.whole(), repl.interrupts.installed(), log.shown_by(tell), asyncio.Runner() as runner:
         return runner.run(repl.run())
+
+
+def _plain(repl: Repl) -> Terminal:
+    return PlainTerminal(repl.console, repl.interrupts)
 
 
 def _full(repl: Repl, *, has_history: bool) -> Terminal:
@@ -52,18 +54,4 @@ def _full(repl: Repl, *, has_history: bool) -> Terminal:
             history = private_folder(Places.from_environ(os.environ).data) / "history"
         except OSError as error:
             repl.console.note(f"(typed lines are not kept: {error.strerror})")
-    return FullTerminal(repl.console, repl.state, lambda text: completions(repl, text), history=history)
-
-
-@contextlib.contextmanager
-def _own_interrupts() -> Iterator[None]:
-    """Ctrl-C belongs to the line or to the answer: asyncio's own handler would end the whole loop."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return FullTerminal(repl, lambda text: completions(repl, text), history=history)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from llmctl.cli.console import Console
 from llmctl.cli.repl.editor import edit_text
+from llmctl.cli.repl.interrupts import Interrupts
 
 PROMPT = ">>> "
 LEAVE_HINT = "(Ctrl-D or /exit leaves)"
@@ -53,8 +54,9 @@ class Terminal(Protocol):
 class PlainTerminal:
     """For terminals that can do nothing but print, screen readers, and output that goes elsewhere."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, interrupts: Interrupts) -> None:
         self._console = console
+        self._interrupts = interrupts
 
     async def read(self, *, draft: str = "") -> str | None:
         """See `Terminal`; `draft` is shown, since it cannot be put under the cursor."""
@@ -64,9 +66,10 @@ class PlainTerminal:
             self._console.note(f"to be changed: {draft}", is_vital=True)
         while True:
             try:
-                line = self._console.ask(PROMPT)
-                if line.startswith(BLOCK):
-                    line = self._block(line)
+                with self._interrupts.raising():
+                    line = self._console.ask(PROMPT)
+                    if line.startswith(BLOCK):
+                        line = self._block(line)
             except EOFError:
                 self._console.note("")
                 return None
@@ -79,10 +82,11 @@ class PlainTerminal:
     async def choose(self, question: str, choices: Mapping[str, str]) -> str | None:
         """See `Terminal`."""
         try:
-            while True:
-                letter = self._console.ask(f"{question} {listed(choices)}: ").strip().lower()[:1]
-                if letter in choices:
-                    return letter
+            with self._interrupts.raising():
+                while True:
+                    letter = self._console.ask(f"{question} {listed(choices)}: ").strip().lower()[:1]
+                    if letter in choices:
+                        return letter
         except (EOFError, KeyboardInterrupt):
             self._console.note("")
             return None

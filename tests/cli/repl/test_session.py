@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import terminal as keys
-from tests.server import DemoServer
+from tests.server import DemoServer, Reply, ScriptedServer
 from tests.terminal import Terminal, terminal
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -19,6 +19,25 @@ GOLDEN = Path(__file__).parent / "golden"
 IS_WRITING = os.environ.get("LLMCTL_GOLDEN") == "write"
 GREEDY = ("--temperature", "0")
 CAPITAL = "What is the capital of France?"
+# No joined emoji: the emulator forgets the rest of a chunk behind one.
+DOCUMENT = """\
+# A title 日本語
+
+Some *text* with `code` and an emoji 😀 that is long enough to be wrapped once.
+
+- one
+- two, which is longer than the narrow terminal
+  1. nested
+
+```python
+x = "a line of code that stays whole, however narrow"
+```
+
+| name | 値 |
+|------|---:|
+| 東京 | 1 |
+| long name | 22 |
+"""
 CHANGING = (
     (r"first token [\d.]+ s", "first token N s"),
     (r"[\d.]+ tokens/s", "N tokens/s"),
@@ -112,3 +131,64 @@ def test_every_command_against_a_server(columns: int, tmp_path: Path, editor: di
             shown.send("/exit" + keys.ENTER)
             assert shown.ended() == 0
             check_golden(f"server-{columns}", shown, tmp_path)
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_every_key_at_a_terminal(columns: int, tmp_path: Path, editor: dict[str, str]) -> None:
+    overflow = {
+        "error": {"message": "maximum context length is 50 tokens", "code": "context_length_exceeded"}
+    }
+    replies = {
+        "stall": Reply(pieces=["half ", "an ", "answer ", "that "], stall_after=4),
+        "think": Reply(reasoning=["Let me ", "see."], pieces=["**Yes**, of course."]),
+        "document": Reply(pieces=re.findall(r"(?s).{1,5}", DOCUMENT)),
+        "too long": Reply(status=400, body=overflow),
+        "line 199": Reply(pieces=["200 lines came."]),
+    }
+    with (
+        ScriptedServer(by_message=replies) as server,
+        terminal("chat", "--url", server.url, columns=columns, env=editor, cwd=tmp_path) as shown,
+    ):
+        shown.wait_for(keys.PROMPT)
+        shown.send(keys.ENTER)
+        shown.send(keys.CTRL_C)
+        shown.wait_for("leaves")
+        shown.send("given up")
+        shown.wait_for("given up")
+        shown.send(keys.CTRL_C)
+        shown.wait(shown.is_idle, what="an empty line")
+        shown.say("think")
+        shown.say("document")
+        shown.send("stall")
+        shown.wait_for(">>> stall")
+        shown.send(keys.ENTER)
+        shown.wait_for("half an answer that")
+        shown.send(keys.CTRL_C)
+        shown.wait(shown.is_idle, what="the prompt")
+        shown.send("one" + keys.ALT_ENTER + "two")
+        shown.wait_for("two")
+        shown.say("")
+        shown.paste("\n".join(f"line {number}" for number in range(200)))
+        shown.wait_for("line 199")
+        shown.say("")
+        shown.send("And " + keys.CTRL_G)
+        shown.wait_for("Japan")
+        shown.say("")
+        shown.send(keys.CTRL_R + "thi")
+        shown.wait_for("think")
+        shown.send(keys.ENTER)
+        shown.say("")
+        shown.send("/set reas" + keys.TAB)
+        shown.wait_for("reasoning")
+        shown.say(" fold")
+        shown.say("think")
+        shown.send("too long")
+        shown.wait_for("too long")
+        shown.send(keys.ENTER)
+        shown.wait_for(r"\[d\]rop")
+        shown.send("s")
+        shown.wait_for("asks again")
+        shown.wait(shown.is_idle, what="the prompt")
+        shown.send(keys.CTRL_D)
+        assert shown.ended() == 0
+        check_golden(f"keys-{columns}", shown, tmp_path)

@@ -296,3 +296,24 @@ def test_pipes_get_text_and_nothing_else(tmp_path: Path) -> None:
         assert shown.ended() == 0
         assert "Title" in shown.text()
         assert "**" not in shown.text()
+
+
+@pytest.mark.parametrize("delay_s", [0, 0.001, 0.01, 0.05, 0.2])
+def test_ctrl_c_right_behind_enter_stops_the_answer_too(delay_s: float) -> None:
+    with ScriptedServer(by_message={"hang": Reply(silence_s=60)}) as server, session(server) as shown:
+        for count in range(1, 4):
+            shown.send("hang" + keys.ENTER)
+            time.sleep(delay_s)
+            shown.send(keys.CTRL_C)
+            shown.wait(lambda count=count: shown.text().count("asks again") == count, what="the prompt")
+        shown.say("next")
+        leave(shown)
+
+
+def test_ctrl_c_when_nothing_goes_on_ends_nothing() -> None:
+    with ScriptedServer() as server, session(server) as shown:
+        for _ in range(20):
+            shown.signal(signal.SIGINT)
+            time.sleep(0.01)
+        shown.say("next")
+        leave(shown)

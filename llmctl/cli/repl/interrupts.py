@@ -1,0 +1,57 @@
+"""Ctrl-C: it stops what goes on, and never the talk. At every moment somebody is there to take it."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+
+class Interrupts:
+    """Who takes Ctrl-C now: the work in progress, a line being read, or the work that comes next."""
+
+    def __init__(self) -> None:
+        self.is_pending = False
+        """Whether it was pressed when nobody took it: the next work does, unless a line is read before."""
+        self._take: Callable[[], Any] | None = None
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """asyncio's own handler would end the whole loop."""
+        before = signal.signal(signal.SIGINT, self._pressed)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    @contextlib.contextmanager
+    def stopping(self, task: "asyncio.Task[None]") -> Iterator[None]:
+        """Ctrl-C cancels `task`."""
+        loop = asyncio.get_running_loop()
+        self._take = lambda: loop.call_soon_threadsafe(task.cancel)
+        if self.is_pending:
+            self._take()
+        try:
+            yield
+        finally:
+            self._take, self.is_pending = None, False
+
+    @contextlib.contextmanager
+    def raising(self) -> Iterator[None]:
+        """Ctrl-C is a `KeyboardInterrupt`, for code that blocks."""
+        self._take = _raise
+        try:
+            yield
+        finally:
+            self._take, self.is_pending = None, False
+
+    def _pressed(self, _number: int, _frame: FrameType | None) -> None:
+        if self._take is None:
+            self.is_pending = True
+        else:
+            self._take()
+
+
+def _raise() -> None:
+    raise KeyboardInterrupt
