@@ -25,7 +25,20 @@ def main() -> None:
     except KeyboardInterrupt:
         # Ctrl-C while the command line itself is being imported.
         code = 130
+    if "torch" in sys.modules:
+        _leave_at_once(code)
     raise SystemExit(code)
+
+
+def _leave_at_once(code: int) -> None:
+    """Python takes up to a second to take torch apart; all that is ours is written and closed by now."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            code = code or 1
+    os._exit(code)
 
 
 if __name__ == "__main__":

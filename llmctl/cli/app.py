@@ -1,5 +1,6 @@
 """Assembles the one Typer app and maps every way that a command can end to its exit code."""
 
+import re
 import signal
 import sys
 import traceback
@@ -62,9 +63,15 @@ def _usage_error(error: TyperException, args: list[str]) -> UsageError:
     """A mistake in the command line as one line of ours, pointing at the help of the command concerned."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else _command_path(args)
-    message, value = error.format_message().rstrip("."), _value_given(error, args)
+    message, value = _plainly(error.format_message().rstrip(".")), _value_given(error, args)
     is_told = value is None or repr(value) in message
     return UsageError(message if is_told else f"{message}: {value!r}", hint=f"{path} --help")
+
+
+def _plainly(message: str) -> str:
+    """Typer's number errors come from pydantic, which speaks of parsing strings."""
+    message = re.sub(r"Input should be a valid integer, .*", "must be a whole number", message)
+    return re.sub(r"Input should be a valid number, .*", "must be a number", message)
 
 
 def _value_given(error: TyperException, args: list[str]) -> str | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
 DEFAULT_WIDTH = 80
+NARROW_WIDTH = 60
 MIN_COLUMN_WIDTH = 10
 """A column that is narrower is not worth wrapping into."""
 
@@ -71,12 +72,13 @@ class Console:
     def note(self, text: str, *, is_vital: bool = False) -> None:
         """A remark on stderr, left out with `-q` unless something would be lost with it."""
         if self.verbosity >= 0 or is_vital:
-            _write_safely(sys.stderr, text + "\n")
+            _write_safely(sys.stderr, self._between_words(_harmless(text)) + "\n")
 
-    def control(self, sequence: str) -> None:
-        """A control sequence of ours for a terminal; nothing elsewhere."""
+    def control(self, sequence: str) -> bool:
+        """A control sequence of ours for a terminal; returns whether there is one."""
         if self.is_live:
             _write_safely(sys.stderr, sequence)
+        return self.is_live
 
     def aside(self, text: str) -> None:
         """Text on stderr as it is, for what comes in pieces beside the answer."""
@@ -94,10 +96,13 @@ class Console:
 
     def ask(self, prompt: str) -> str:
         """A line of the user's; the prompt goes to stderr when stdout is not the terminal that shows it."""
-        if is_terminal(sys.stdout):
+        if is_terminal(sys.stdout) and sys.stderr is not None:
             return input(prompt)
-        _write_safely(sys.stderr, prompt)
-        return input()
+        _write_safely(sys.stderr if sys.stderr is not None else sys.stdout, prompt)
+        line = sys.stdin.readline()
+        if not line:
+            raise EOFError
+        return line.rstrip("\n")
 
     def error(self, error: LlmctlError) -> None:
         """One line on stderr (a JSON object with `--json`)."""
@@ -106,8 +111,9 @@ class Console:
             return
         text = " ".join(error.message.split())
         hint = f" ({' '.join(error.hint.split())})" if error.hint else ""
+        told = self._between_words(_harmless(f"error: {text}{hint}"))
         label = self._style("error:", "1;31")
-        _write_safely(sys.stderr, f"{label} {text}{hint}\n")
+        _write_safely(sys.stderr, f"{label}{told.removeprefix('error:')}\n")
 
     def progress(self) -> AbstractContextManager[Progress]:
         """A live bar on a terminal's stderr; silence elsewhere."""
@@ -157,6 +163,11 @@ class Console:
         return DEFAULT_WIDTH
 
     @property
+    def is_narrow(self) -> bool:
+        """Whether stdout is a terminal on which columns side by side cannot be read."""
+        return is_terminal(sys.stdout) and self.width() < NARROW_WIDTH
+
+    @property
     def has_stdout_color(self) -> bool:
         """Whether the answer may be coloured."""
         return self.has_color(sys.stdout)
@@ -173,8 +184,26 @@ class Console:
             is_terminal(stream) and os.environ.get("TERM") != "dumb"
         )
 
+    def _between_words(self, text: str) -> str:
+        """`text` with its lines broken where a terminal would break them inside of words."""
+        if not is_terminal(sys.stderr):
+            return text
+        wrapper = textwrap.TextWrapper(
+            self.width(), replace_whitespace=False, break_long_words=False, break_on_hyphens=False
+        )
+        return "\n".join(wrapper.fill(line) for line in text.split("\n"))
+
     def _style(self, text: str, code: str) -> str:
         return f"\033[{code}m{text}\033[0m" if self.has_color(sys.stderr) else text
+
+
+def _harmless(text: str) -> str:
+    """What others have written into a message must not drive a terminal that shows it."""
+    if not is_terminal(sys.stderr):
+        return text
+    from llmctl.cli.markdown.controls import shown
+
+    return shown(text)
 
 
 def _wrapped(line: str, indent: int, room: int) -> str:

@@ -113,7 +113,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON; errors too, as o
 _SAMPLING, _LOADING = "Sampling", "Loading"
 
 
-def _sampling(help_text: str, *names: str, metavar: str | None = None) -> Any:
+def _sampling(help_text: str, *names: str, metavar: str = "NUMBER") -> Any:
     return typer.Option(
         *names, help=help_text, metavar=metavar, rich_help_panel=_SAMPLING, show_default=False
     )
@@ -134,7 +134,9 @@ FrequencyPenalty = Annotated[float | None, _sampling("The same, for each time th
 Seed = Annotated[int | None, _sampling("The same seed gives the same answer.")]
 MaxNewTokens = Annotated[int | None, _sampling("Longest answer in tokens; left out, what the context holds.")]
 Stop = Annotated[list[str] | None, _sampling("End before this text; repeatable.", "--stop", metavar="TEXT")]
-StopTokenIds = Annotated[list[int] | None, _sampling("End at this token; repeatable.", "--stop-token-id")]
+StopTokenIds = Annotated[
+    list[int] | None, _sampling("End at this token; repeatable.", "--stop-token-id", metavar="ID")
+]
 Logprobs = Annotated[int | None, _sampling("Log-probabilities, of so many likeliest too (--json).")]
 
 DeviceFlag = Annotated[
@@ -144,7 +146,7 @@ DtypeFlag = Annotated[
     str | None,
     _loading("Numbers that it computes in.", "--dtype", metavar="auto|float32|bfloat16|float16"),
 ]
-Revision = Annotated[str | None, _loading("Branch, tag or commit on the hub.")]
+Revision = Annotated[str | None, _loading("Branch, tag or commit on the hub.", metavar="REVISION")]
 TrustRemoteCode = Annotated[
     bool, _loading("Run Python code of the model's repository. Read it first.", "--trust-remote-code")
 ]

@@ -25,7 +25,7 @@ def read_names(path: Path) -> list[str]:
     return [line for line in text.split("\n") if _is_listable(line)]
 
 
-def write_names(path: Path, names: Sequence[str]) -> None:
+def write_names(path: Path, names: Sequence[str], *, is_private: bool = False) -> None:
     """Make `names` the content of `path` in one step, if they are not already.
 
     Leaves out what is not one plain line. Never raises: whoever cannot write there only has no completions.
@@ -36,6 +36,8 @@ def write_names(path: Path, names: Sequence[str]) -> None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)
+        if is_private:
+            path.chmod(0o600)
     except (OSError, LlmctlError) as error:
         log.debug("no names for shell completions in %s: %s", path, error)
 

@@ -38,6 +38,11 @@ def _place(environ: Mapping[str, str], kind: str, default: Path) -> Path:
     return (Path(xdg) if Path(xdg).is_absolute() else default) / "llmctl"
 
 
+def expanded(path: str) -> Path:
+    """`path` with `~` as the home it means; that of an unknown user stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path's own raises for an unknown user
+
+
 def private_folder(path: Path) -> Path:
     """Make `path` if it is missing, for its owner alone; mend its mode if others could read it."""
     path.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)

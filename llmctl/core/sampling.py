@@ -67,7 +67,8 @@ def update(base: SamplingParams, values: Mapping[str, Any]) -> SamplingParams:
 
 def unknown_key(name: str, known: tuple[str, ...]) -> UsageError:
     """The error for a misspelt key, with the nearest known one."""
-    near = difflib.get_close_matches(name, known, n=1)
+    begun = [key for key in known if name and key.startswith(name)]
+    near = begun if len(begun) == 1 else difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     return UsageError(f"unknown key {name!r}", hint=hint)
 

@@ -41,6 +41,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "color": ("auto", "always", "never"),
     "reasoning": ("show", "fold", "hide"),
     "overflow": ("ask", "drop", "stop"),
+    "style": ("rich", "simple"),
     "log": ("on", "off"),
     "history": ("on", "off"),
 }
@@ -72,6 +73,8 @@ class Settings:
     """What happens to the text that a model writes to itself before it answers."""
     overflow: str = "ask"
     """What a conversation does that is longer than the context."""
+    style: str | None = None
+    """How answers look; None: markdown in a conversation at a terminal, the bare text elsewhere."""
     log: str = "on"
     """Whether conversations are kept (`llmctl logs`)."""
     history: str = "on"
@@ -177,11 +180,17 @@ def from_text(key: str, text: str) -> Any:
         return text
 
 
+def _key(name: str) -> str:
+    """A setting may be written as its flag is."""
+    name = name.replace("-", "_")
+    return sampling.ALIASES.get(name, name)
+
+
 def _overlay(settings: Settings, values: Mapping[str, Any], origin: str) -> Settings:
     own: dict[str, Any] = {}
     sampled = dict(settings.sampling)
     for name, value in values.items():
-        key = sampling.ALIASES.get(name, name)
+        key = _key(name)
         try:
             if key in NAMES:
                 own[key] = _checked(key, value)
@@ -191,7 +200,7 @@ def _overlay(settings: Settings, values: Mapping[str, Any], origin: str) -> Sett
                 raise sampling.unknown_key(name, KEYS)
         except UsageError as error:
             raise UsageError(f"{origin}: {error.message}", hint=error.hint) from error
-    origins = {**settings.origins, **{sampling.ALIASES.get(name, name): origin for name in values}}
+    origins = {**settings.origins, **{_key(name): origin for name in values}}
     return replace(settings, **own, sampling=sampled, origins=origins)
 
 

@@ -101,6 +101,11 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
 
+    @property
+    def total_tokens(self) -> int:
+        """What of the context they take."""
+        return self.prompt_tokens + self.completion_tokens
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
@@ -115,7 +120,8 @@ class Finish:
     """Carried by the last delta of a stream and by no other."""
 
     reason: FinishReason
-    usage: Usage
+    usage: Usage | None
+    """None when a server does not tell."""
     timings: Timings
 
 

@@ -48,6 +48,9 @@ def render(
         raise UsageError(f"the chat template refuses these messages: {error}") from error
     except (
         jinja2.TemplateError,
+        AttributeError,
+        MemoryError,
+        SyntaxError,
         TypeError,
         ArithmeticError,
         LookupError,

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from llmctl.core.errors import BadFileError, NotFoundError, UsageError
+from llmctl.core.places import expanded
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def choose(
 
 def read(path: str) -> ChatTemplate:
     """A template from a Jinja file. Raises `NotFoundError`, `BadFileError`."""
-    file = Path(path).expanduser()
+    file = expanded(path)
     try:
         return ChatTemplate(file.read_text(encoding="utf-8"), str(file))
     except FileNotFoundError as error:

@@ -48,7 +48,7 @@ class HttpBackend:
 
     A sampling parameter that nobody chose and that is neutral is not sent: the server then applies its own
     default. `logprobs` come without token ids (-1), and `token_ids` are empty, because servers do not tell
-    them. A server that tells no usage has its pieces of text counted, and 0 for the prompt.
+    them.
     """
 
     def __init__(self, connection: Connection, offered: Catalogue, *, model: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llmctl.core.errors import AccessError, BadFileError, LlmctlError, NotFoundError, UsageError
+from llmctl.core.places import expanded
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ def find_api_key(environ: Mapping[str, str], file: str | None) -> str | None:
     `UsageError` for a variable's value that cannot be sent. No message holds any part of a key.
     """
     if file is not None:
-        return _from_file(Path(file).expanduser(), file)
+        return _from_file(expanded(file), file)
     for name in VARIABLES:
         if key := environ.get(name, "").strip():
             if not _can_be_sent(key):

@@ -9,4 +9,4 @@ from llmctl.sessions.store import SessionLog
 
 def offer(log: SessionLog) -> None:
     """Bring the list of names up to date; a cache that cannot be written is done without."""
-    write_names(Places.from_environ(os.environ).cache / SESSIONS, log.names())
+    write_names(Places.from_environ(os.environ).cache / SESSIONS, log.names(), is_private=True)

@@ -104,11 +104,19 @@ class SessionLog:
 
     def retract(self, turn_ids: Sequence[int]) -> None:
         """Take turns back: they leave the conversation and can still be searched for."""
+        self._mark(turn_ids, is_retracted=True)
+
+    def restore(self, turn_ids: Sequence[int]) -> None:
+        """Undo `retract`."""
+        self._mark(turn_ids, is_retracted=False)
+
+    def _mark(self, turn_ids: Sequence[int], *, is_retracted: bool) -> None:
         sessions: set[int] = set()
         with self._writing():
             for turn_id in turn_ids:
                 row = self._connection.execute(
-                    "UPDATE turns SET is_retracted = 1 WHERE id = ? RETURNING session_id", (turn_id,)
+                    "UPDATE turns SET is_retracted = ? WHERE id = ? RETURNING session_id",
+                    (is_retracted, turn_id),
                 ).fetchall()
                 sessions.update(session_id for (session_id,) in row)
             for session_id in sessions:
@@ -198,10 +206,13 @@ class SessionLog:
         self._rows("PRAGMA wal_checkpoint(TRUNCATE)")
         return num_deleted
 
-    def list(self, *, limit: int | None) -> list[Session]:
-        """Sessions, the most recently updated first."""
+    def list(self, *, limit: int | None, with_empty: bool = False) -> list[Session]:
+        """Sessions, the most recently updated first; those in which nothing stands only `with_empty`."""
         most = -1 if limit is None else limit
-        return [_session(row) for row in self._rows(f"{SELECT_SESSIONS} {NEWEST_FIRST} LIMIT ?", most)]
+        which = "" if with_empty else "WHERE num_turns > 0"
+        return [
+            _session(row) for row in self._rows(f"{SELECT_SESSIONS} {which} {NEWEST_FIRST} LIMIT ?", most)
+        ]
 
     def _rows(self, statement: str, *values: Any) -> Any:
         with explained(self.path):

@@ -42,8 +42,7 @@ USAGE = {
     ),
     "no number": (
         ["chat", "--top-k", "many"],
-        "Invalid value for '--top-k': "
-        "Input should be a valid integer, unable to parse string as an integer: 'many'",
+        "Invalid value for '--top-k': must be a whole number: 'many'",
         "llmctl chat --help",
     ),
     "no such colour": (

@@ -262,7 +262,14 @@ def test_a_folder_that_was_deleted_under_the_user_is_told(
 
 def test_every_setting_can_be_a_variable_and_stand_in_a_file(house: House) -> None:
     texts = {"device": "cpu", "dtype": "float32", "color": "never", "model": "m", "system": "s", "stop": "x"}
-    texts |= {"url": "localhost:1", "reasoning": "fold", "overflow": "drop", "log": "off", "history": "off"}
+    texts |= {
+        "url": "localhost:1",
+        "reasoning": "fold",
+        "overflow": "drop",
+        "style": "rich",
+        "log": "off",
+        "history": "off",
+    }
     for key in settings.KEYS:
         house.environ[f"LLMCTL_{key.upper()}"] = texts.get(key, "1")
     from_variables = house.load()

@@ -31,10 +31,11 @@ class Answer:
             "text": self.text,
             **({"reasoning": self.reasoning} if self.reasoning else {}),
             "finish_reason": self.finish.reason,
-            "usage": {
+            "usage": usage
+            and {
                 "prompt_tokens": usage.prompt_tokens,
                 "completion_tokens": usage.completion_tokens,
-                "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+                "total_tokens": usage.total_tokens,
             },
             "timings": {
                 "first_token_s": round(timings.first_token_s, 6),
@@ -50,7 +51,9 @@ class Answer:
 def tokens_per_s(finish: Finish) -> float | None:
     """The rate behind the first token, None when there is nothing to measure."""
     later_s = finish.timings.total_s - finish.timings.first_token_s
-    return (finish.usage.completion_tokens - 1) / later_s if later_s > 0 else None
+    if finish.usage is None or finish.usage.completion_tokens < 2 or later_s <= 0:
+        return None
+    return (finish.usage.completion_tokens - 1) / later_s
 
 
 def hold_back(_piece: str) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from llmctl.cli import options
-from llmctl.cli.chat.flags import STYLES, Keeping, Output, check
+from llmctl.cli.chat.flags import STYLES, Keeping, Output, check, check_place
 from llmctl.cli.chat.input import Sources, conversation, gather_text, stdin_bytes
 from llmctl.cli.chat.keep import open_conversation, resumed
 from llmctl.cli.chat.once import Once
@@ -152,6 +152,8 @@ def chat(
     stdout holds the answer and nothing else.
     """
     flags = flags_of(ctx)
+    # One of its values is no setting.
+    flags.pop("style", None)
     flags["model"] = _either(model, "MODEL", model_path, "--model-path")
     flags["system"] = _either(system, "--system", conv_system_msg, "--conv-system-msg")
     flags |= {key: "off" for key, is_off in (("log", no_log), ("history", no_history)) if is_off}
@@ -166,23 +168,21 @@ def chat(
         insists_on_system=settings.origins.get("system") == "--system",
         is_raw=raw,
     )
-    output = Output(style=style, is_json=is_json, extracts_code=extract, is_plain=plain)
+    chosen_style = style if style is not None else settings.style
+    output = Output(
+        style=chosen_style,
+        insists_on_style=style is not None,
+        is_json=is_json,
+        extracts_code=extract,
+        is_plain=plain,
+    )
     keeping = Keeping(
         continues=is_continued,
         session=session,
         is_kept=settings.log == "on",
         has_history=settings.history == "on",
     )
-    of_loading = {
-        "--revision": revision is not None,
-        "--trust-remote-code": trust_remote_code,
-        "--template": chosen is not None,
-    }
-    check(
-        settings, sources, output, keeping, tuple(flag for flag, is_given in of_loading.items() if is_given)
-    )
-    if api_key_file is not None and settings.url is None and keeping.flag is None:
-        raise UsageError("--api-key-file is for a server", hint="name it with --url")
+    check(settings, sources, output, keeping)
     if raw and chosen is not None:
         raise UsageError("--raw uses no --template")
     opening = Opening(
@@ -208,6 +208,8 @@ def _either(value: str | None, name: str, other: str | None, other_name: str) ->
 
 
 def _talk(console: Console, opening: Opening, sources: Sources, output: Output, keeping: Keeping) -> int:
+    if keeping.flag is None:
+        check_place(opening)
     if output.is_programmatic:
         from llmctl.cli.chat.programmatic import Programmatic
 
@@ -224,7 +226,9 @@ def _talk(console: Console, opening: Opening, sources: Sources, output: Output, 
     with open_conversation(
         console, opening.settings, keeping, insists_on_system=sources.insists_on_system
     ) as kept:
-        chosen = opener(resumed(opening, kept))
+        opening = resumed(opening, kept)
+        check_place(opening)
+        chosen = opener(opening)
         if text is not None:
             return Once(console, chosen, output).answer(text, conversation=kept)
         from llmctl.cli.repl.start import converse

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from llmctl.cli.chat.input import Sources
+from llmctl.cli.chat.opening import Opening
 from llmctl.core.errors import UsageError
 from llmctl.core.settings import Settings
 
@@ -17,6 +18,8 @@ class Output:
 
     style: str | None
     """None: markdown in a conversation at a terminal, the bare text elsewhere."""
+    insists_on_style: bool = False
+    """Whether the style is a flag's; a setting's gives way to --json, -x and --plain."""
     is_json: bool
     extracts_code: bool
     is_plain: bool = False
@@ -47,13 +50,8 @@ class Keeping:
         return "--continue" if self.continues else "--session" if self.session is not None else None
 
 
-def check(
-    settings: Settings, sources: Sources, output: Output, keeping: Keeping, of_loading: tuple[str, ...]
-) -> None:
-    """Refuse flags that do not go together; none is ever ignored.
-
-    `of_loading` names the given flags that only a model in this process understands. Raises `UsageError`.
-    """
+def check(settings: Settings, sources: Sources, output: Output, keeping: Keeping) -> None:
+    """Refuse flags that do not go together; none is ever ignored. Raises `UsageError`."""
     if output.style is not None and output.style not in STYLES:
         raise UsageError(f"--style must be one of {', '.join(STYLES)}, not {output.style!r}")
     if keeping.continues and keeping.session is not None:
@@ -61,8 +59,6 @@ def check(
     _check_text(settings, sources, output)
     _check_output(output)
     _check_session(sources, output, keeping)
-    if settings.url is not None:
-        _check_url(settings, of_loading)
 
 
 def _check_text(settings: Settings, sources: Sources, output: Output) -> None:
@@ -93,15 +89,16 @@ def _check_text(settings: Settings, sources: Sources, output: Output) -> None:
 
 
 def _check_output(output: Output) -> None:
+    insists_on_rich = output.insists_on_style and output.style == "rich"
     for is_wrong, message in (
         (
             output.is_programmatic and output.extracts_code,
             "-x does not go with --style programmatic",
         ),
         (output.extracts_code and output.is_json, "-x does not go with --json"),
-        (output.style == "rich" and output.is_json, "--style rich does not go with --json"),
-        (output.style == "rich" and output.is_plain, "--style rich does not go with --plain"),
-        (output.style == "rich" and output.extracts_code, "-x does not go with --style rich"),
+        (insists_on_rich and output.is_json, "--style rich does not go with --json"),
+        (insists_on_rich and output.is_plain, "--style rich does not go with --plain"),
+        (insists_on_rich and output.extracts_code, "-x does not go with --style rich"),
     ):
         if is_wrong:
             raise UsageError(message)
@@ -124,10 +121,19 @@ def _check_session(sources: Sources, output: Output, keeping: Keeping) -> None:
         raise UsageError(f"{keeping.flag} does not go with {other}, which stands by itself")
 
 
-def _check_url(settings: Settings, of_loading: tuple[str, ...]) -> None:
+def check_place(opening: Opening) -> None:
+    """Refuse flags of the other kind than what answers, a model in this process or a server."""
+    settings = opening.settings
     flags = [f"--{key}" for key in OF_A_LOADED_MODEL if settings.origins.get(key, "").startswith("--")]
-    if given := (*flags, *of_loading):
+    flags += ["--revision"] if opening.revision is not None else []
+    flags += ["--trust-remote-code"] if opening.trust_remote_code else []
+    flags += ["--template"] if opening.template is not None else []
+    if settings.url is not None and flags:
         raise UsageError(
-            f"{given[0]} is for a model in this process, and {settings.url} is a server",
+            f"{flags[0]} is for a model in this process, and {settings.url} is a server",
             hint="leave out one of the two",
         )
+    of_server = ["--api-key-file"] if opening.api_key_file is not None else []
+    of_server += ["--timeout"] if settings.origins.get("timeout") == "--timeout" else []
+    if settings.url is None and of_server:
+        raise UsageError(f"{of_server[0]} is for a server", hint="name it with --url")

@@ -5,14 +5,17 @@ import logging
 import select
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
-from llmctl.core.errors import BadFileError, NotFoundError, UsageError
+from llmctl.core.errors import BadFileError, UsageError
+from llmctl.core.files import read_text
+from llmctl.core.places import expanded
 from llmctl.core.types import ROLES, Message
 
 log = logging.getLogger(__name__)
 
+MAX_BYTES = 256 * 2**20
+"""No context of today holds more text, and a pipe may never end."""
 SILENT_STDIN_S = 0.2
 """With `-p` a pipe that is open but says nothing is waited for this long: a script may have left it so."""
 
@@ -107,8 +110,19 @@ def _read_messages(path: str) -> tuple[Message, ...]:
     except (ValueError, RecursionError) as error:
         raise BadFileError(f"--messages {path} is not JSON: {error}") from error
     if isinstance(value, dict):
+        if "llmctl_session" in value or "roles" in value:
+            return _of_a_saved_file(value, f"--messages {path}")
         value = value.get("messages")
     return parse_messages(value, where=f"--messages {path}")
+
+
+def _of_a_saved_file(value: dict[str, Any], where: str) -> tuple[Message, ...]:
+    """What /save, `llmctl logs export` or FastChat wrote."""
+    from llmctl.sessions.formats import from_json
+
+    loaded = from_json(value, where=where)
+    head = () if loaded.system is None else (Message(role="system", content=loaded.system),)
+    return (*head, *loaded.messages)
 
 
 def _message(item: Any, where: str) -> Message:
@@ -124,16 +138,18 @@ def _message(item: Any, where: str) -> Message:
 
 
 def _read(path: str) -> str:
+    if path != "-":
+        return read_text(expanded(path), called=path, max_bytes=MAX_BYTES, may_wait=True)
     try:
-        data = stdin_bytes().read() if path == "-" else Path(path).expanduser().read_bytes()
-        return data.decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise NotFoundError(f"no such file: {path}") from error
-    except UnicodeDecodeError as error:
-        name = "stdin" if path == "-" else path
-        raise BadFileError(f"{name} is not UTF-8 text (byte {error.start})") from error
+        data = stdin_bytes().read(MAX_BYTES + 1)
     except OSError as error:
-        raise BadFileError(f"cannot read {path}: {error.strerror}") from error
+        raise BadFileError(f"cannot read stdin: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise BadFileError(f"stdin has more than the {MAX_BYTES} bytes allowed")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadFileError(f"stdin is not UTF-8 text (byte {error.start})") from error
 
 
 def _piped(wait_s: float | None) -> str:

@@ -45,6 +45,10 @@ def resumed(opening: Opening, conversation: Conversation) -> Opening:
     origin = {"model": "the session", "url": "the session"}
     found = {"model": model, "url": conversation.resumed_endpoint}
     conversation.endpoint = conversation.resumed_endpoint
+    if conversation.endpoint is not None:
+        logger.warning(
+            "going on with %s at %s, as in that session (--url names another)", model, conversation.endpoint
+        )
     return replace(opening, settings=settings.with_flags(found, names=origin))
 
 

@@ -92,5 +92,14 @@ class Once:
                     "the answer has no code block", hint="it stands above; leave out -x to take it all"
                 )
             self._console.write(code)
-        elif not answer.text:
-            self._console.line()
+        else:
+            if not answer.text:
+                self._console.line()
+            self._tell_cut(answer)
+
+    def _tell_cut(self, answer: Answer) -> None:
+        """An answer that was cut off looks whole."""
+        if answer.finish is not None and answer.finish.reason == "length":
+            limit = self._opener.opening.settings.sampling.get("max_new_tokens")
+            why = f"max_new_tokens {limit}" if limit is not None else "the context is full"
+            self._console.note(f"(the answer is cut off: {why})")

@@ -8,12 +8,11 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from llmctl.core import log, sampling
 from llmctl.core.errors import DoesNotFitError, UsageError
-from llmctl.core.places import Places
+from llmctl.core.places import Places, expanded
 from llmctl.core.settings import Settings
 from llmctl.core.types import SamplingParams
 from llmctl.services.keys import find_api_key
@@ -59,7 +58,7 @@ class Opener(Protocol):
         ...
 
     @property
-    def identity(self) -> str:
+    def identity(self) -> str | None:
         """What the log calls the model, so that a conversation can go on with it from any folder."""
         ...
 
@@ -96,7 +95,7 @@ class LocalOpener:
     def identity(self) -> str:
         """A hub id or a name, or a folder's whole path."""
         model = self.opening.settings.model
-        folder = Path(model).expanduser()
+        folder = expanded(model)
         return str(folder.absolute()) if "/" in model and folder.is_dir() else model
 
     def open_now(self, runner: asyncio.Runner, progress: "Progress") -> "LocalBackend":
@@ -155,9 +154,9 @@ class ServerOpener:
         self.backend: HttpBackend | None = None
 
     @property
-    def identity(self) -> str:
-        """The server's name for it."""
-        return self.backend.info.name if self.backend is not None else self.opening.model or ""
+    def identity(self) -> str | None:
+        """The server's name for it, once that is known."""
+        return self.backend.info.name if self.backend is not None else self.opening.model
 
     def open_now(self, runner: asyncio.Runner, progress: "Progress") -> "HttpBackend":
         """See `Opener`."""
@@ -213,7 +212,7 @@ class ServerOpener:
 def params_for(backend: "Backend", settings: Settings) -> SamplingParams:
     """The user's sampling settings laid over the model's own, with a word where that has no effect."""
     params = sampling.update(backend.info.default_sampling, settings.sampling)
-    logger.info("sampling: %s", params)
+    _log_sampling(backend, params)
     idle = [f"--{key.replace('_', '-')}" for key in DRAWING if settings.origins.get(key, "").startswith("--")]
     if idle and params.temperature == 0:
         owner = "yours" if "temperature" in settings.sampling else "the model's own"
@@ -227,6 +226,18 @@ def params_for(backend: "Backend", settings: Settings) -> SamplingParams:
             limit,
         )
     return params
+
+
+def _log_sampling(backend: "Backend", params: SamplingParams) -> None:
+    neutral = SamplingParams()
+    told = {key: getattr(params, key) for key in sampling.KEYS}
+    said = [
+        f"{key} {value}"
+        for key, value in told.items()
+        if value != getattr(neutral, key) or key in params.given
+    ]
+    rest = "the server's own" if backend.info.default_sampling == neutral else "neutral"
+    logger.info("sampling: %s", ", ".join([*said, f"the rest {rest}"]))
 
 
 def _load(opening: Opening, progress: "Progress") -> "LocalBackend":

@@ -29,13 +29,13 @@ def text_stream(console: Console, style: str) -> TextStream:
 
 def reasoning_stream(console: Console) -> TextStream:
     """What a model says to itself, dim on stderr."""
-    from llmctl.cli.markdown.stream import PlainStream
+    from llmctl.cli.markdown.stream import MarkdownStream
 
     def write(text: str) -> None:
         # A colour that runs over a line's end bleeds in scrollback and pagers.
         console.aside("\n".join(console.dim(line) for line in text.split("\n")))
 
-    return PlainStream(write, width=console.width, is_colored=False)
+    return MarkdownStream(write, width=console.width, is_colored=False)
 
 
 class _Unchanged:

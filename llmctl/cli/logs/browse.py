@@ -1,12 +1,14 @@
 """`llmctl logs list`, `show` and `search`."""
 
+import sys
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
+from llmctl.cli.console import is_terminal
 from llmctl.cli.logs.access import Number, SessionArgument, opened_log, session_in, tell_nothing_kept
-from llmctl.cli.logs.display import harmless, local_time, write_json, write_table
+from llmctl.cli.logs.display import harmless, local_time, write_entry, write_json, write_table
 from llmctl.cli.options import Json, console_of
 from llmctl.core.errors import UsageError
 from llmctl.sessions.formats import iso, label, to_json, to_markdown
@@ -29,6 +31,11 @@ def list_sessions(
         sessions = log.list(limit=limit or None) if log is not None else []
     if is_json:
         write_json(console, [_session(session) for session in sessions])
+    elif sessions and console.is_narrow:
+        for session in sessions:
+            number, name, *_ = _row(session)
+            facts = [number, *([name] if session.name else []), local_time(session.updated)]
+            write_entry(console, [*facts, f"{session.num_turns} turns"], session.title)
     elif sessions:
         write_table(console, _COLUMNS, [_row(session) for session in sessions])
     if not sessions:
@@ -79,6 +86,10 @@ def search(
         hits = log.search(text, limit=limit or None) if log is not None else []
     if is_json:
         write_json(console, [_hit(hit) for hit in hits])
+    elif hits and is_terminal(sys.stdout):
+        for hit in hits:
+            *facts, snippet = _hit_row(hit)
+            write_entry(console, facts, snippet)
     elif hits:
         write_table(console, _HIT_COLUMNS, [_hit_row(hit) for hit in hits])
     if log is None:

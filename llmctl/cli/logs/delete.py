@@ -55,7 +55,7 @@ def _chosen(log: SessionLog | None, names: Sequence[str], before_s: float | None
         found = [session_in(log, name) for name in names]
         # One can be given twice, by its name and by its number.
         return list({session.id: session for session in found if session is not None}.values())
-    every = log.list(limit=None) if log is not None else []
+    every = log.list(limit=None, with_empty=True) if log is not None else []
     return [session for session in every if before_s is None or session.updated < before_s]
 
 

@@ -45,9 +45,25 @@ def write_table(console: Console, columns: Sequence[str], rows: Sequence[Sequenc
         console.line(_cut(line, console.width() if is_terminal(sys.stdout) else None))
 
 
+def write_entry(console: Console, facts: Sequence[str], text: str) -> None:
+    """Facts on a line, and below it a text that may take several: for narrow terminals and long texts."""
+    console.line(_cut(harmless("  ".join(facts)), console.width()))
+    indent = "    "
+    for line in _lines(harmless(text), max(console.width() - len(indent), 2)):
+        console.line(indent + line)
+
+
 def _escape(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"
+
+
+def _lines(text: str, width: int) -> list[str]:
+    """`text` broken between words, at most `width` cells a line."""
+    from rich.console import Console as RichConsole
+    from rich.text import Text
+
+    return [line.plain.rstrip() for line in Text(text).wrap(RichConsole(width=width), width)]
 
 
 def _num_cells(text: str) -> int:

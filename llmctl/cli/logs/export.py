@@ -11,6 +11,7 @@ from llmctl.cli.logs.display import harmless, write_json
 from llmctl.cli.options import console_of
 from llmctl.core.errors import NotFoundError, UsageError
 from llmctl.core.files import write_whole
+from llmctl.core.places import expanded
 from llmctl.sessions.formats import to_json, to_markdown
 
 FORMATS = ("md", "json")
@@ -42,7 +43,7 @@ def export(
     console = console_of(ctx)
     if kind is not None and kind not in FORMATS:
         raise UsageError(f"--format must be one of {', '.join(FORMATS)}, not {kind!r}")
-    target = Path(output).expanduser() if output is not None and output != _STDOUT else None
+    target = expanded(output) if output is not None and output != _STDOUT else None
     if target is not None and target.exists() and not target.is_file() and not target.is_dir():
         raise UsageError(f"{output} is no regular file", hint="leave out -o to write to stdout")
     with opened_log() as log:

@@ -19,15 +19,16 @@ class ControlFilter:
         self._held = "\r" if text.endswith("\r") else ""
         if self._held:
             text = text[:-1]
-        return _shown(text)
+        return shown(text)
 
     def finish(self) -> str:
         """What was still waiting."""
         text, self._held = self._held, ""
-        return _shown(text)
+        return shown(text)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """A whole text with control characters as escapes, newlines and tabs left as they are."""
     if "\r" in text:
         text = text.replace("\r\n", "\n")
     return _UNSAFE.sub(_escape, text)

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping
 
 from llmctl.cli.console import Console
+from llmctl.core.errors import LlmctlError
 
 TIMEOUT_S = 5
 _TOOLS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -18,12 +19,19 @@ _TOOLS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def copy_text(text: str, console: Console, environ: Mapping[str, str] = os.environ) -> str:
-    """Copy, and say by which way. A terminal does not tell whether it took the text."""
+    """Copy, and say by which way. A terminal does not tell whether it took the text.
+
+    Raises `LlmctlError` when there is no way.
+    """
     data = text.encode(errors="replace")
     for variable, command in _TOOLS:
         if (not variable or environ.get(variable)) and shutil.which(command[0]) and _piped(command, data):
             return command[0]
-    console.control(f"\033]52;c;{base64.b64encode(data).decode()}\a")
+    if not console.control(f"\033]52;c;{base64.b64encode(data).decode()}\a"):
+        raise LlmctlError(
+            "there is no clipboard here: neither wl-copy, xclip, xsel or pbcopy nor a terminal that takes it",
+            hint="/export md FILE writes the conversation",
+        )
     return "handed to the terminal, if it allows that"
 
 

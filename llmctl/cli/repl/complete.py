@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+
+from llmctl.core.places import expanded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ def paths(argument: str) -> Iterator[tuple[str, str]]:
     typed = argument.rpartition(" ")[2]
     folder, slash, begun = typed.rpartition("/")
     folder += slash
-    place = Path(folder or ".").expanduser()
+    place = expanded(folder or ".")
     try:
         entries = sorted(place.iterdir())
     except OSError:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
@@ -18,7 +19,8 @@ from prompt_toolkit.formatted_text import AnyFormattedText
 from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.input import create_input
 from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
-from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.input.vt100_parser import Vt100Parser
+from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.output.vt100 import Vt100_Output
@@ -32,7 +34,7 @@ from llmctl.core.errors import LlmctlError
 if TYPE_CHECKING:
     from llmctl.cli.repl.repl import Repl
 
-PLACEHOLDER = "Ask anything (/help lists the commands)"
+PLACEHOLDER = "Ask anything, or /help"
 STYLE = Style.from_dict(
     {
         "prompt": "bold",
@@ -46,6 +48,8 @@ STYLE = Style.from_dict(
 class FullTerminal:
     """`terminal.Terminal` over prompt-toolkit."""
 
+    is_blocking = False
+
     def __init__(
         self, repl: "Repl", complete: Callable[[str], Iterable[Choice]], *, history: Path | None
     ) -> None:
@@ -56,6 +60,8 @@ class FullTerminal:
         self._interrupts = repl.interrupts
         self._output = _Output.from_pty(console.stdout)
         self._input = create_input()
+        self._is_editing = False
+        self._hints_at_leaving = False
         self._depth = None if console.has_stdout_color else ColorDepth.DEPTH_1_BIT
         self._session: PromptSession[str] = PromptSession(
             [("class:prompt", terminal.PROMPT)],
@@ -69,16 +75,18 @@ class FullTerminal:
             enable_suspend=True,
             key_bindings=self._keys(),
             bottom_toolbar=self._toolbar,
-            placeholder=[("class:placeholder", PLACEHOLDER)],
+            placeholder=self._placeholder,
             style=STYLE,
             include_default_pygments_style=False,
             color_depth=self._depth,
             input=self._input,
             output=self._output,
         )
+        self._session.default_buffer.on_text_changed += self._forget_hint
 
     async def read(self, *, draft: str = "") -> str | None:
         """See `Terminal`."""
+        self._hints_at_leaving = False
         try:
             text = await self._session.prompt_async(default=draft)
         except EOFError:
@@ -87,8 +95,8 @@ class FullTerminal:
         return terminal.unwrapped(text)
 
     def _notice_interrupt(self) -> None:
-        """A Ctrl-C right behind Enter was still read as a key; it is meant for the answer."""
-        pressed = get_typeahead(self._input)
+        """A Ctrl-C right behind Enter still came as a key; it is meant for the answer."""
+        pressed = [*get_typeahead(self._input), *_keys(terminal.typed_already())]
         places = [place for place, key in enumerate(pressed) if key.key == Keys.ControlC]
         self._interrupts.is_pending = bool(places)
         store_typeahead(self._input, pressed[places[-1] + 1 :] if places else pressed)
@@ -102,19 +110,28 @@ class FullTerminal:
         asked: PromptSession[str] = PromptSession(
             message, key_bindings=keys, color_depth=self._depth, input=self._input, output=self._output
         )
+        # What was typed ahead is no answer to a question that nobody had seen.
+        typed = [*get_typeahead(self._input), *_keys(terminal.typed_already())]
         try:
             while (letter := (await asked.prompt_async()).strip().lower()[:1]) not in choices:
                 pass
         except (EOFError, KeyboardInterrupt):
             return None
+        finally:
+            store_typeahead(self._input, [*typed, *get_typeahead(self._input)])
         return letter
 
     async def edit(self, text: str) -> str:
         """See `Terminal`."""
-        if self._session.app.is_running:
-            return await run_in_terminal(lambda: edit_text(text), in_executor=True)
-        with self._input.cooked_mode():
-            return edit_text(text)
+        with self._interrupts.ignored():
+            if not self._session.app.is_running:
+                with self._input.cooked_mode():
+                    return edit_text(text)
+            self._is_editing = True
+            try:
+                return await run_in_terminal(lambda: edit_text(text), in_executor=True)
+            finally:
+                self._is_editing = False
 
     def hushed(self) -> AbstractContextManager[None]:
         """See `Terminal`; keys are hushed all the time but while a line is edited."""
@@ -126,7 +143,17 @@ class FullTerminal:
         Hushed from the start: a key that came between an answer and the next line would else be echoed, and a
         Ctrl-D lost.
         """
-        return terminal.hushed_keys()
+        return self._hushed_throughout()
+
+    @contextlib.contextmanager
+    def _hushed_throughout(self) -> Iterator[None]:
+        with terminal.hushed_keys():
+            self._take_what_was_typed()
+            yield
+
+    def _take_what_was_typed(self) -> None:
+        """Before there was a prompt the terminal made a new line of Enter, which would not send."""
+        store_typeahead(self._input, _keys(terminal.typed_already().replace("\n", "\r")))
 
     def refresh(self) -> None:
         """See `Terminal`."""
@@ -143,13 +170,22 @@ class FullTerminal:
     def end_read(self) -> bool:
         """See `Terminal`."""
         app = self._session.app
-        if not app.is_running or app.is_done or self._session.default_buffer.text:
+        if not app.is_running or app.is_done or self._is_editing or self._session.default_buffer.text:
             return False
         app.exit(exception=EOFError)
         return True
 
+    def _placeholder(self) -> AnyFormattedText:
+        app = self._session.app
+        is_hidden = app.is_done or app.layout.is_searching
+        return [] if is_hidden else [("class:placeholder", PLACEHOLDER)]
+
     def _toolbar(self) -> AnyFormattedText:
-        return [("class:bottom-toolbar", self._state())]
+        told = terminal.LEAVE_HINT if self._hints_at_leaving else self._state()
+        return [("class:bottom-toolbar", told)]
+
+    def _forget_hint(self, _buffer: Buffer) -> None:
+        self._hints_at_leaving = False
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
@@ -162,14 +198,19 @@ class FullTerminal:
         keys.add("c-g", filter=typing)(self._edit_draft)
         return keys
 
-    async def _interrupt(self, event: KeyPressEvent) -> None:
+    def _interrupt(self, event: KeyPressEvent) -> None:
         """What stands in the line is given up, but can be had back from the history."""
         buffer = self._session.default_buffer
+        if self._is_editing:
+            return
         if buffer.text:
             buffer.append_to_history()
             buffer.reset()
+            # Drawn anew, the line takes no more room than it needs.
+            event.app.renderer.erase()
             return
-        await run_in_terminal(lambda: self._console.note(terminal.LEAVE_HINT, is_vital=True))
+        self._hints_at_leaving = True
+        event.app.invalidate()
 
     async def _edit_draft(self, event: KeyPressEvent) -> None:
         buffer = self._session.default_buffer
@@ -184,6 +225,12 @@ class FullTerminal:
 
 async def _shown_above(show: Callable[[], None]) -> None:
     await run_in_terminal(show)
+
+
+def _keys(typed: str) -> list[KeyPress]:
+    found: list[KeyPress] = []
+    Vt100Parser(found.append).feed_and_flush(typed)
+    return found
 
 
 def _send(event: KeyPressEvent) -> None:

@@ -29,22 +29,31 @@ class Interrupts:
     def stopping(self, task: "asyncio.Task[None]") -> Iterator[None]:
         """Ctrl-C cancels `task`."""
         loop = asyncio.get_running_loop()
-        self._take = lambda: loop.call_soon_threadsafe(task.cancel)
-        if self.is_pending:
-            self._take()
-        try:
+        with self._taken_by(lambda: loop.call_soon_threadsafe(task.cancel)):
             yield
-        finally:
-            self._take, self.is_pending = None, False
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
         """Ctrl-C is a `KeyboardInterrupt`, for code that blocks."""
-        self._take = _raise
+        with self._taken_by(_raise):
+            yield
+
+    @contextlib.contextmanager
+    def ignored(self) -> Iterator[None]:
+        """Ctrl-C is for another program, such as an editor."""
+        with self._taken_by(_ignore):
+            yield
+
+    @contextlib.contextmanager
+    def _taken_by(self, take: Callable[[], Any]) -> Iterator[None]:
+        before, self._take = self._take, take
+        if self.is_pending:
+            self.is_pending = False
+            take()
         try:
             yield
         finally:
-            self._take, self.is_pending = None, False
+            self._take, self.is_pending = before, False
 
     def _pressed(self, _number: int, _frame: FrameType | None) -> None:
         if self._take is None:
@@ -55,3 +64,7 @@ class Interrupts:
 
 def _raise() -> None:
     raise KeyboardInterrupt
+
+
+def _ignore() -> None:
+    """Nobody here minds."""

@@ -16,13 +16,21 @@ ANSWER_SHARE = 0.25
 async def make_room(repl: "Repl", error: ContextOverflowError) -> bool:
     """Do what the user, or the setting `overflow`, chooses; returns whether it is worth asking again."""
     choice = {"drop": "d", "stop": "s"}.get(repl.settings.overflow)
-    longest = _longest(repl)
+    longest, can_drop = _longest(repl), repl.conversation.can_drop_oldest
+    if choice == "s":
+        return False
+    if longest is None and not can_drop:
+        repl.console.error(error)
+        repl.console.note("(this question alone is too long: shorten it)")
+        repl.is_overflow_told = True
+        return False
     if choice is None:
         repl.console.error(error)
-        choices = {"d": "drop the oldest turns", "s": "stop"}
+        choices = {"d": "drop the oldest turns"} if can_drop else {}
         if longest is not None:
             choices["r"] = f"raise the limit to {longest}"
-        choice = await repl.terminal.choose("What now?", choices)
+        choice = await repl.terminal.choose("What now?", choices | {"s": "stop"})
+        repl.is_overflow_told = True
     if choice == "r" and isinstance(repl.opener, LocalOpener):
         settings = replace(repl.settings, context=None)
         repl.opener.reconfigure(replace(repl.opener.opening, settings=settings))
@@ -49,7 +57,6 @@ def _drop(repl: "Repl", error: ContextOverflowError) -> bool:
         if sum(len(message.content) for message in repl.conversation.messages) <= limit:
             break
     if not dropped:
-        repl.console.note("(this question alone is too long: shorten it, or /reset the conversation)")
         return False
     repl.console.note(f"(the model no longer sees the oldest {dropped} turns; the log keeps them)")
     return True

@@ -31,6 +31,8 @@ class Board:
             self._changed()
 
     def __str__(self) -> str:
-        if not self._total:
+        # Another thread may begin the next stage meanwhile.
+        total = self._total
+        if not total:
             return self._name
-        return f"{self._name} {100 * self._done // self._total} % of {self._total / 2**20:.0f} MiB"
+        return f"{self._name} {100 * self._done // total} % of {total / 2**20:.0f} MiB"

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from llmctl.cli.chat.answer import Answer, ask
 from llmctl.cli.chat.conversation import Conversation
-from llmctl.cli.chat.opening import Opener
+from llmctl.cli.chat.opening import Opener, params_for
 from llmctl.cli.console import Console
 from llmctl.cli.repl import overflow
 from llmctl.cli.repl.interrupts import Interrupts
@@ -40,14 +40,15 @@ class Repl:
         """All that were given since the start, for /stats."""
         self.attachments: list[tuple[str, str]] = []
         """Files (path, text) that go with the next question."""
-        self.unanswered: str | None = None
-        """The question that got no answer, for /retry."""
-        self.used_tokens: int | None = 0
+        self.is_overflow_told = False
+        self.used_tokens: int | None = None if conversation.turns else 0
         """Tokens of the context in use after the last answer; None when nobody knows."""
         self._opening: asyncio.Task[Backend] | None = None
         self._is_awaited = False
         self._failure: LlmctlError | None = None
         self._has_left = False
+        self._is_showing = False
+        self._remarks: list[str] = []
 
     @property
     def settings(self) -> Settings:
@@ -65,8 +66,10 @@ class Repl:
         from llmctl.cli.repl.commands.table import is_command, run_command
 
         self.open()
+        if self.terminal.is_blocking and self._opening is not None:
+            await asyncio.wait([self._opening])
         try:
-            while not self._has_left:
+            while not self._has_left and self._failure is None:
                 text = await self.terminal.read()
                 if text is None:
                     break
@@ -79,6 +82,13 @@ class Repl:
         if self._failure is not None:
             raise self._failure
         return 0
+
+    def tell(self, text: str) -> None:
+        """A remark of the log: above the prompt, or behind the answer being shown; from any thread."""
+        if self._is_showing:
+            self._remarks.append(text)
+        else:
+            self.terminal.above(lambda: self.console.aside(text))
 
     def leave(self) -> None:
         """End the loop."""
@@ -122,7 +132,7 @@ class Repl:
         """Ask a question and show the answer."""
         parts = [*(attached for _, attached in self.attachments), text]
         self.attachments.clear()
-        self.unanswered = None
+        self.conversation.unanswered = None
         self.conversation.add_question("\n\n".join(parts), model=self.opener.identity)
         await self.reply("answer")
 
@@ -131,13 +141,17 @@ class Repl:
 
         `overrides` are sampling parameters for this one answer.
         """
+        turns = self.conversation.turns
+        self.is_overflow_told = False
         while True:
             answer, error = await self._attempt(mode, overrides or {})
             if not isinstance(error, ContextOverflowError) or not await overflow.make_room(self, error):
                 break
-        if error is not None:
+        if error is not None and not self.is_overflow_told:
             self.console.error(error)
         if answer is None:
+            # What was left out to make room comes back: it has not helped.
+            self.conversation.restore(turns)
             self._take_back(mode)
         else:
             self._keep(mode, answer)
@@ -173,7 +187,8 @@ class Repl:
         """Ask once; the answer as far as it came, None when nothing did."""
         messages = self._messages(mode)
         before = messages[-1].content if mode == "continue" else ""
-        answer, error = Answer(text=before), None
+        last = self.conversation.last_answer() if mode == "continue" else None
+        answer, error = Answer(text=before, reasoning=last.reasoning if last else ""), None
         view = AnswerView(self.console, self.look)
 
         async def stream() -> None:
@@ -184,13 +199,19 @@ class Repl:
             request = ChatRequest(messages=messages, sampling=params, continues_last=mode == "continue")
             await ask(backend, request, into=answer, show=view.text, show_reasoning=view.reasoning)
 
+        self._is_showing = True
         try:
             await self.interruptible(stream())
         except LlmctlError as caught:
             error = caught
         view.finish()
-        has_come = answer.finish is not None or answer.reasoning or answer.text != before
+        self._is_showing = False
+        while self._remarks:
+            self.console.aside(self._remarks.pop(0))
+        has_come = answer.finish is not None or answer.text != before or (answer.reasoning and not last)
         if has_come and error is None:
+            if answer.finish is not None and answer.text == before:
+                self.console.note("(the model says nothing more)" if before else "(the model says nothing)")
             view.footer(answer, context_length=self._context_length())
         return answer if has_come else None, error
 
@@ -209,7 +230,7 @@ class Repl:
         self.conversation.add_answer(answer, model=self.opener.identity)
         self.answers.append(answer)
         usage = answer.finish.usage if answer.finish is not None else None
-        self.used_tokens = usage.prompt_tokens + usage.completion_tokens if usage is not None else None
+        self.used_tokens = usage.total_tokens if usage is not None else None
 
     def _take_back(self, mode: Mode) -> None:
         """A question without an answer would make the next one a second in a row, which templates refuse."""
@@ -217,7 +238,7 @@ class Repl:
             self.console.note("(nothing came: the last answer stays)")
             return
         (turn,) = self.conversation.drop_last()
-        self.unanswered = turn.message.content
+        self.conversation.unanswered = turn.message.content
         self.console.note("(no answer; /retry asks again)")
 
     def _context_length(self) -> int | None:
@@ -232,15 +253,17 @@ class Repl:
 
     def _opened(self, task: "asyncio.Task[Backend]") -> None:
         """Tell of a failure that nobody waits for; leave when nothing was said yet."""
-        if not task.cancelled() and not self._is_awaited:
-            error = task.exception()
-            if isinstance(error, LlmctlError):
-                self._tell_failure(error)
+        error = None if task.cancelled() else task.exception()
+        if error is None and not task.cancelled():
+            # It warns of flags that have no effect on this model.
+            params_for(task.result(), self.settings)
+        elif isinstance(error, LlmctlError) and not self._is_awaited:
+            self._tell_failure(error)
         self.terminal.refresh()
 
     def _tell_failure(self, error: LlmctlError) -> None:
         is_fresh = not self.conversation.turns and self.settings.url is None
-        if is_fresh and self.terminal.end_read():
+        if is_fresh and (self.terminal.is_blocking or self.terminal.end_read()):
             self._failure = error
         else:
             self.terminal.above(lambda: self.console.error(error))

@@ -8,7 +8,7 @@ from llmctl.cli.repl.view import Look, show_message
 def show_resumed(console: Console, look: Look, conversation: Conversation) -> None:
     """The last exchange, and how much came before it."""
     turns = conversation.turns
-    if not turns:
+    if not turns and conversation.unanswered is None:
         console.note("(an empty conversation)")
         return
     starts = [place for place, turn in enumerate(turns) if turn.message.role == "user"]
@@ -18,3 +18,5 @@ def show_resumed(console: Console, look: Look, conversation: Conversation) -> No
     console.note(f"({label}: {len(turns)} turns{before})")
     for turn in turns[begin:]:
         show_message(console, look, turn.message)
+    if conversation.unanswered is not None:
+        console.note("(the last question got no answer; /retry asks it)")

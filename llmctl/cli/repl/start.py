@@ -30,13 +30,11 @@ def converse(
         PlainTerminal(console, repl.interrupts) if is_plain else _full(repl, has_history=has_history)
     )
     repl.terminal = terminal
-    if conversation.turns:
+    # Output that goes elsewhere gets what is said from now on.
+    if (conversation.turns or conversation.unanswered is not None) and console.shows_text:
         show_resumed(console, look, conversation)
 
-    def tell(text: str) -> None:
-        terminal.above(lambda: console.aside(text))
-
-    with terminal.whole(), repl.interrupts.installed(), log.shown_by(tell), asyncio.Runner() as runner:
+    with terminal.whole(), repl.interrupts.installed(), log.shown_by(repl.tell), asyncio.Runner() as runner:
         return runner.run(repl.run())
 
 

@@ -1,10 +1,13 @@
 """What the REPL asks of the terminal, and the form of it that every terminal can be: a line in, text out."""
 
 import contextlib
+import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from llmctl.cli.console import Console
 from llmctl.cli.repl.editor import edit_text
@@ -17,6 +20,9 @@ BLOCK = '"""'
 
 class Terminal(Protocol):
     """The user's side of the conversation."""
+
+    is_blocking: bool
+    """Whether `read` keeps everything else from going on."""
 
     async def read(self, *, draft: str = "") -> str | None:
         """What the user says next, never blank, `draft` standing there to be edited; None is the end."""
@@ -53,6 +59,8 @@ class Terminal(Protocol):
 
 class PlainTerminal:
     """For terminals that can do nothing but print, screen readers, and output that goes elsewhere."""
+
+    is_blocking = True
 
     def __init__(self, console: Console, interrupts: Interrupts) -> None:
         self._console = console
@@ -93,11 +101,12 @@ class PlainTerminal:
 
     async def edit(self, text: str) -> str:
         """See `Terminal`."""
-        return edit_text(text)
+        with self._interrupts.ignored():
+            return edit_text(text)
 
     def hushed(self) -> AbstractContextManager[None]:
-        """See `Terminal`."""
-        return hushed_keys()
+        """Keys echo: a terminal in its own line mode keeps what is typed, Ctrl-D too, for the next line."""
+        return contextlib.nullcontext()
 
     def whole(self) -> AbstractContextManager[None]:
         """See `Terminal`."""
@@ -116,8 +125,11 @@ class PlainTerminal:
 
     def _block(self, line: str) -> str:
         lines = [line]
-        while is_open_block("\n".join(lines)):
-            lines.append(self._console.ask("    "))
+        try:
+            while is_open_block("\n".join(lines)):
+                lines.append(self._console.ask("    "))
+        except EOFError:
+            lines.append(BLOCK)
         return unwrapped("\n".join(lines))
 
 
@@ -135,9 +147,13 @@ def is_open_block(text: str) -> bool:
 def unwrapped(text: str) -> str:
     """The inside of a three-quote block; any other text as it is."""
     stripped = text.strip()
-    if stripped.startswith(BLOCK) and stripped.endswith(BLOCK) and len(stripped) >= 2 * len(BLOCK):
-        return stripped[len(BLOCK) : -len(BLOCK)].strip("\n")
-    return text
+    inner = stripped[len(BLOCK) : -len(BLOCK)]
+    is_block = stripped.startswith(BLOCK) and stripped.endswith(BLOCK) and len(stripped) >= 2 * len(BLOCK)
+    if not is_block or BLOCK in inner:
+        return text
+    inner = inner.strip("\n")
+    # What somebody quotes is no command.
+    return f" {inner}" if inner.startswith(("/", "!!")) else inner
 
 
 @contextlib.contextmanager
@@ -147,14 +163,33 @@ def hushed_keys() -> Iterator[None]:
 
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
-    hushed = termios.tcgetattr(fd)
+    hushed: list[Any] = termios.tcgetattr(fd)
     hushed[0] &= ~(termios.ICRNL | termios.IXON)
     hushed[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)
-    termios.tcsetattr(fd, termios.TCSADRAIN, hushed)
+    # Ctrl-C must not throw away what was typed ahead.
+    hushed[3] |= termios.NOFLSH
+    # Ctrl-\ would leave the terminal like this.
+    hushed[6][termios.VQUIT] = b"\0"
+
+    def hush(*_: object) -> None:
+        termios.tcsetattr(fd, termios.TCSADRAIN, hushed)
+
+    hush()
+    # The shell gives the terminal back as it likes it.
+    before_stop = signal.signal(signal.SIGCONT, hush)
     try:
         yield
     finally:
+        signal.signal(signal.SIGCONT, before_stop)
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+def typed_already() -> str:
+    """What was typed before anybody read it."""
+    fd, typed = sys.stdin.fileno(), b""
+    while select.select([fd], [], [], 0)[0] and (read := os.read(fd, 4096)):
+        typed += read
+    return typed.decode(errors="ignore")
 
 
 @contextlib.contextmanager

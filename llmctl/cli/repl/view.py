@@ -12,7 +12,7 @@ from llmctl.cli.chat.answer import Answer, tokens_per_s
 from llmctl.cli.chat.streams import TextStream, reasoning_stream, text_stream
 from llmctl.cli.console import Console
 from llmctl.cli.repl.terminal import PROMPT
-from llmctl.core.types import Message
+from llmctl.core.types import Finish, Message
 
 TICK_S = 0.1
 SILENT_S = 0.4
@@ -76,7 +76,7 @@ class AnswerView:
         """Counts and times, when the user wants them."""
         if self._look.has_footer and self._console.verbosity >= 0:
             told = footer(answer, context_length=context_length, width=self._console.width())
-            self._console.note(self._console.dim(told))
+            self._console.aside(self._console.dim(told) + "\n")
 
     def _begin_answer(self) -> None:
         if self._text is not None:
@@ -93,7 +93,8 @@ class AnswerView:
     def _fold(self) -> None:
         if self._look.reasoning == "fold" and self._reasoning_began is not None:
             seconds = time.monotonic() - self._reasoning_began
-            self._console.note(self._console.dim(f"(thought for {seconds:.1f} s; /show reasoning)"))
+            told = f"(thought for {seconds:.1f} s; /show reasoning)"
+            self._console.aside(self._console.dim(told) + "\n")
 
     def _quiet(self) -> None:
         if self._ticker is not None:
@@ -134,22 +135,29 @@ def footer(answer: Answer, *, context_length: int | None, width: int) -> str:
     finish = answer.finish
     if finish is None:
         return "stopped"
-    used = finish.usage.prompt_tokens + finish.usage.completion_tokens
-    context = f"{used}/{context_length}" if context_length is not None else f"{used}"
+    context = _context(finish, context_length)
     rate = tokens_per_s(finish)
     end = "length (the context is full)" if is_full(answer, context_length) else finish.reason
     parts = [f"first token {finish.timings.first_token_s:.2f} s"]
     parts += [f"{rate:.1f} tokens/s"] if rate is not None else []
-    parts += [f"context {context}", end]
+    parts += [*([f"context {context}"] if context else []), end]
     told = " · ".join(parts)
     if len(told) < width:
         return told
     short = [f"{finish.timings.first_token_s:.2f} s", *([f"{rate:.0f} tok/s"] if rate is not None else [])]
-    return " · ".join([*short, context, end])
+    return " · ".join([*short, *([context] if context else []), end])
+
+
+def _context(finish: Finish, context_length: int | None) -> str:
+    if finish.usage is None:
+        return ""
+    used = finish.usage.total_tokens
+    return f"{used}/{context_length}" if context_length is not None else f"{used}"
 
 
 def is_full(answer: Answer, context_length: int | None) -> bool:
     """Whether the answer ended because nothing more fits."""
-    if answer.finish is None or answer.finish.reason != "length" or context_length is None:
+    finish = answer.finish
+    if finish is None or finish.usage is None or finish.reason != "length" or context_length is None:
         return False
-    return answer.finish.usage.prompt_tokens + answer.finish.usage.completion_tokens >= context_length
+    return finish.usage.total_tokens >= context_length

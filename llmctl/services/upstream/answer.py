@@ -51,7 +51,7 @@ class AnswerReader:
         self._splitter = ReasoningSplitter() if is_answer else None
         self._start_s = time.monotonic()
         self._first_token_s: float | None = None
-        self._num_pieces = 0
+        self._has_pieces = False
         self._half = ""
         """The first half of a character that JSON cut in two."""
         self._has_choice = False
@@ -61,7 +61,7 @@ class AnswerReader:
     @property
     def has_begun(self) -> bool:
         """Whether any text or reasoning came."""
-        return self._num_pieces > 0
+        return self._has_pieces
 
     @property
     def is_answered(self) -> bool:
@@ -132,7 +132,7 @@ class AnswerReader:
         return _delta(parts.text, reasoning + parts.reasoning, logprobs)
 
     def _count(self) -> None:
-        self._num_pieces += 1
+        self._has_pieces = True
         if self._first_token_s is None:
             self._first_token_s = time.monotonic() - self._start_s
 
@@ -168,11 +168,10 @@ class AnswerReader:
         log.info("the server gave no finish_reason: taken as the answer's end")
         return "stop"
 
-    def _final_usage(self) -> Usage:
-        if self._usage is not None:
-            return self._usage
-        log.info("the server told no usage: pieces of the answer are counted as its tokens, the prompt as 0")
-        return Usage(prompt_tokens=0, completion_tokens=self._num_pieces)
+    def _final_usage(self) -> Usage | None:
+        if self._usage is None:
+            log.info("the server told no usage, so nobody knows how many tokens there were")
+        return self._usage
 
 
 def _error_of(chunk: Any) -> Any:
@@ -222,11 +221,15 @@ def _delta(text: str, reasoning: str, logprobs: tuple[TokenLogprob, ...]) -> Del
     return Delta(text=text, reasoning=reasoning, logprobs=logprobs) if text or reasoning or logprobs else None
 
 
+_MAX_COUNT = 2**53
+"""What is more than this, or negative, is no number of tokens."""
+
+
 def _usage(told: Any) -> Usage | None:
     if not isinstance(told, dict):
         return None
     counts = [told.get(key) for key in ("prompt_tokens", "completion_tokens")]
-    if not all(isinstance(count, int) for count in counts):
+    if not all(isinstance(count, int) and 0 <= count <= _MAX_COUNT for count in counts):
         return None
     return Usage(prompt_tokens=counts[0] or 0, completion_tokens=counts[1] or 0)
 

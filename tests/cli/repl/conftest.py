@@ -29,6 +29,7 @@ class FakeTerminal:
 
     lines: list[str] = field(default_factory=list)
     choices: list[str | None] = field(default_factory=list)
+    is_blocking: bool = False
     edited: Callable[[str], str] = str.upper
     drafts: list[str] = field(default_factory=list)
     asked: list[Mapping[str, str]] = field(default_factory=list)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llmctl.cli.repl import terminal
 from llmctl.cli.repl.commands.table import COMMANDS, completions, is_command
 from llmctl.cli.repl.repl import Repl
 from llmctl.cli.repl.view import Look
@@ -313,12 +314,17 @@ def test_copy_hands_the_answer_to_the_terminal(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     sent: list[str] = []
+
+    def control(sequence: str) -> bool:
+        sent.append(sequence)
+        return True
+
     backend = FakeBackend([Says(("take\n```\nx = 1\n```\n",))])
     talked = talk(
         "one",
         "/copy code",
         backend=backend,
-        prepare=lambda repl, _: monkeypatch.setattr(repl.console, "control", sent.append),
+        prepare=lambda repl, _: monkeypatch.setattr(repl.console, "control", control),
     )
     encoded = base64.b64encode(b"x = 1\n").decode()
     assert sent == [f"\033]52;c;{encoded}\a"]
@@ -430,3 +436,78 @@ def test_tab_offers_paths_and_sessions(talk: Talk, tmp_path: Path, monkeypatch: 
     assert found["/file x n"] == ["notes.txt"]
     assert found[f"/file {tmp_path}/fo"] == [f"{tmp_path}/folder/"]
     assert found["/load n"] == ["nightly", "notes.txt"]
+
+
+@pytest.mark.parametrize("line", ["/load ~nosuchuser/x", "/file ~nosuchuser/x", "/save ~nosuchuser/x"])
+def test_the_home_of_nobody_is_a_folder_that_is_not_there(talk: Talk, line: str) -> None:
+    talked = talk("one", line, "still here")
+    assert "error: " in talked.err
+    assert "echo: still here" in talked.out
+
+
+@pytest.mark.parametrize("line", [f"/load {'a' * 300}", f"/save {'a' * 300}", f"/file {'a' * 300}"])
+def test_a_name_that_no_file_can_have_is_one_line(talk: Talk, line: str) -> None:
+    talked = talk("one", line, "still here")
+    assert sum(text.startswith("error: ") for text in talked.err.splitlines()) == 1
+    assert "echo: still here" in talked.out
+
+
+def test_a_device_is_not_attached(talk: Talk) -> None:
+    assert "/dev/zero is a device or pipe, not a file" in talk("/file /dev/zero").err
+
+
+@pytest.mark.parametrize(("choice", "is_replaced"), [("r", True), ("k", False), (None, False)])
+def test_a_file_is_replaced_only_when_that_is_wanted(
+    talk: Talk, tmp_path: Path, choice: str | None, is_replaced: bool
+) -> None:
+    path = tmp_path / "a.md"
+    path.write_text("old")
+    talk("one", f"/export md {path}", choices=[choice])
+    assert ("echo: one" in path.read_text()) is is_replaced
+
+
+def test_what_is_saved_is_what_the_log_has(talk: Talk, log: SessionLog, tmp_path: Path) -> None:
+    talk("one", f"/save {tmp_path}/a.json")
+    saved = json.loads((tmp_path / "a.json").read_text())
+    assert saved["title"] == "one"
+    assert [each["model"] for each in saved["messages"]] == ["fake", "fake"]
+    assert saved["messages"][1]["finish_reason"] == "stop"
+
+
+def test_continue_keeps_the_reasoning(talk: Talk) -> None:
+    backend = FakeBackend([Says(("half",), reasoning=("why",), reason="length"), Says((" more",))])
+    talked = talk("one", "/continue", "/show reasoning", backend=backend)
+    assert "why" in talked.out
+    assert talked.turns[-1] == ("assistant", "half more")
+
+
+def test_an_edited_question_that_fails_leaves_the_old_exchange(talk: Talk, log: SessionLog) -> None:
+    backend = FakeBackend([Says(("first",)), Says(error=UnreachableError("gone"))])
+    talked = talk("one", "/edit-last", "uno", backend=backend)
+    assert talked.turns == [("user", "one"), ("assistant", "first")]
+    (session,) = log.list(limit=None)
+    assert [turn.content for turn in log.turns(session.id)] == ["one", "first"]
+
+
+def test_set_takes_values_with_equals_signs_and_newlines(talk: Talk) -> None:
+    talked = talk("/set stop a=b", "one", r"/set stop \n", "two")
+    assert [request.sampling.stop for request in talked.backend.requests] == [("a=b",), ("\n",)]
+
+
+def test_a_quoted_block_is_no_command() -> None:
+    assert terminal.unwrapped('"""/help"""') == " /help"
+    assert terminal.unwrapped('"""a""" or """b"""') == '"""a""" or """b"""'
+    assert terminal.unwrapped('"""\none\ntwo\n"""') == "one\ntwo"
+
+
+def test_what_is_shown_cannot_drive_the_terminal(talk: Talk) -> None:
+    out = talk("/system a\x1b[2Jb", "/system").out
+    assert "\x1b" not in out
+    assert r"a\x1b[2Jb" in out
+
+
+def test_an_overflow_that_dropping_does_not_help_brings_the_turns_back(talk: Talk) -> None:
+    backend = FakeBackend(context_length=60)
+    talked = talk("hello", "x" * 100, backend=backend, choices=["d"])
+    assert talked.turns == [("user", "hello"), ("assistant", "echo: hello")]
+    assert talked.err.count("error: the prompt has") <= 2

@@ -5,15 +5,19 @@ import os
 import signal
 import sqlite3
 import threading
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 
+from llmctl.cli.chat.conversation import Conversation
 from llmctl.cli.repl.repl import Repl
+from llmctl.core.types import Delta, GenerationRequest
 from llmctl.sessions.store import SessionLog
 from tests import terminal as keys
 from tests.cli.repl.conftest import FakeTerminal, Talk
 from tests.conftest import Llmctl
+from tests.fake import FakeBackend
 from tests.server import Reply, ScriptedServer
 from tests.terminal import Terminal, terminal
 
@@ -41,7 +45,8 @@ def test_a_kill_in_mid_answer_loses_at_most_that_answer(log_path: Path) -> None:
         assert contents(log_path) == [("user", "one"), ("assistant", "one"), ("user", "long")]
         with terminal("chat", "--url", server.url, "-c") as shown:
             shown.wait_for(keys.PROMPT)
-            assert "(session 1: 3 turns" in shown.text()
+            assert "(session 1: 2 turns" in shown.text()
+            assert "(the last question got no answer; /retry asks it)" in shown.text()
             shown.send(keys.CTRL_D)
             assert shown.ended() == 0
 
@@ -82,7 +87,7 @@ def test_a_log_that_cannot_be_written_is_told_and_the_talk_goes_on(
             other.execute("DROP TABLE turns")
 
     talked = talk("one", "two", prepare=break_log)
-    assert [record.message for record in caplog.records if "no longer kept" in record.message] != []
+    assert [record.message for record in caplog.records if "is not kept" in record.message] != []
     assert talked.turns[-1] == ("assistant", "echo: two")
 
 
@@ -177,3 +182,40 @@ def test_a_context_limit_holds_and_one_above_the_models_is_refused(llmctl: Llmct
     above = llmctl("chat", "--context", "1000000", "-p", "hello")
     assert above.code == 2
     assert "context 1000000: demo takes at most 1024 tokens" in above.err
+
+
+def test_a_log_that_was_locked_for_a_while_is_written_again(
+    talk: Talk, log: SessionLog, log_path: Path
+) -> None:
+    def lose_session(repl: Repl, _terminal: FakeTerminal) -> None:
+        repl.conversation.set_system("Be brief.")
+
+    talk("one", prepare=lose_session)
+    (session,) = log.list(limit=None)
+    assert [turn.role for turn in log.turns(session.id)] == ["system", "user", "assistant"]
+
+
+def test_a_session_that_was_deleted_meanwhile_goes_on_as_a_new_one(talk: Talk, log: SessionLog) -> None:
+    class Deleting(FakeBackend):
+        async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
+            async for delta in super().generate(request):
+                yield delta
+            log.delete([session.id for session in log.list(limit=None)])
+
+    talked = talk("one", "two", backend=Deleting())
+    assert talked.turns[-1] == ("assistant", "echo: two")
+
+
+@pytest.mark.parametrize("lines", [["q", "/undo", "/system X", "q2"], ["/system X", "q"]])
+def test_the_system_message_in_force_is_kept(talk: Talk, log: SessionLog, lines: list[str]) -> None:
+    talk(*lines)
+    (session,) = log.list(limit=None)
+    assert [turn.content for turn in log.turns(session.id) if turn.role == "system"] == ["X"]
+
+
+def test_two_new_conversations_of_one_name_are_one(talk: Talk, log: SessionLog) -> None:
+    first, second = Conversation(log, name="shared"), Conversation(log, name="shared")
+    talk("one", conversation=first)
+    talk("two", conversation=second)
+    (session,) = log.list(limit=None)
+    assert [turn.content for turn in log.turns(session.id)] == ["one", "echo: one", "two", "echo: two"]

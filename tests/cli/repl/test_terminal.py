@@ -315,5 +315,7 @@ def test_ctrl_c_when_nothing_goes_on_ends_nothing() -> None:
         for _ in range(20):
             shown.signal(signal.SIGINT)
             time.sleep(0.01)
+        # One that is late would clear the line.
+        time.sleep(0.5)
         shown.say("next")
         leave(shown)

@@ -1,12 +1,13 @@
 """Commands that bring files in and answers out: attach, copy."""
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.cli.chat.answer import last_code_block
 from llmctl.cli.repl.clipboard import copy_text
-from llmctl.core.errors import BadFileError, NotFoundError, UsageError
+from llmctl.core.errors import UsageError
+from llmctl.core.files import read_text
+from llmctl.core.places import expanded
 
 if TYPE_CHECKING:
     from llmctl.cli.repl.repl import Repl
@@ -56,17 +57,8 @@ def attachment(path: str) -> str:
 
     Raises `NotFoundError`, `BadFileError`.
     """
-    file = Path(path).expanduser()
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            raise BadFileError(f"{path} has {file.stat().st_size} bytes, more than the {MAX_BYTES} allowed")
-        text = file.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise NotFoundError(f"no such file: {path}") from error
-    except UnicodeDecodeError as error:
-        raise BadFileError(f"{path} is not UTF-8 text (byte {error.start})") from error
-    except (OSError, ValueError) as error:
-        raise BadFileError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    file = expanded(path)
+    text = read_text(file, called=path, max_bytes=MAX_BYTES)
     fence = FENCE
     while fence in text:
         fence += "`"

@@ -1,20 +1,24 @@
 """Commands that change how answers are made: system, model, template, set."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llmctl.cli.chat.opening import LocalOpener
+from llmctl.cli.chat.opening import LocalOpener, Opener
+from llmctl.cli.repl.view import show_plain
 from llmctl.core import sampling, settings
 from llmctl.core.errors import UsageError
 from llmctl.core.settings import Settings
+from llmctl.core.types import Message
 from llmctl.prompts import template as templates
 
 if TYPE_CHECKING:
     from llmctl.cli.repl.repl import Repl
 
 RESET = "default"
+_ASSIGNMENT = re.compile(r"([^\s=]*)(?:\s*=\s*|\s+|$)(.*)", re.DOTALL)
 _OWN = ("context", "timeout", "reasoning", "overflow")
 _LOOK = {"style": ("rich", "simple"), "footer": ("on", "off")}
 
@@ -22,9 +26,10 @@ _LOOK = {"style": ("rich", "simple"), "footer": ("on", "off")}
 async def system(repl: "Repl", argument: str) -> None:
     """Show or set the system message."""
     if not argument:
-        repl.console.line(repl.conversation.system or "(no system message)")
+        show_plain(repl.console, repl.conversation.system or "(no system message)")
         return
-    text = None if argument in ('""', "''") else argument
+    is_quoted = len(argument) > 1 and argument[0] == argument[-1] == '"'
+    text = (argument[1:-1] if is_quoted else argument) or None
     repl.conversation.set_system(text)
     repl.console.note("(the system message is set)" if text else "(no system message any more)")
 
@@ -49,16 +54,28 @@ async def template(repl: "Repl", argument: str) -> None:
     opener = repl.opener
     if not argument:
         present = opener.opening.template
-        repl.console.line(f"{present.source}\n{present.text}" if present else "(the model's own)")
+        show_plain(repl.console, f"{present.source}\n{present.text}" if present else "(the model's own)")
         return
     chosen = None if argument == RESET else templates.read(argument)
+    _try_template(opener, chosen)
     opener.reconfigure(replace(opener.opening, template=chosen))
     repl.console.note("(the template is the model's own)" if argument == RESET else f"(template: {argument})")
 
 
+def _try_template(opener: Opener, chosen: "templates.ChatTemplate | None") -> None:
+    """A template that fails is refused now, not at the next question."""
+    if isinstance(opener, LocalOpener) and opener.backend is not None:
+        before = opener.opening
+        try:
+            opener.reconfigure(replace(before, template=chosen))
+            opener.backend.prompt((Message(role="user", content="hello"),))
+        finally:
+            opener.reconfigure(before)
+
+
 async def set_knob(repl: "Repl", argument: str) -> None:
     """List the knobs, show one, or turn one."""
-    words = argument.replace("=", " ", 1).split(maxsplit=1)
+    words = [word for word in _ASSIGNMENT.fullmatch(argument.strip()).groups() if word]  # type: ignore[union-attr]
     knobs = knobs_of(repl)
     if not words:
         rows = [[key, knob.value(), knob.limits] for key, knob in knobs.items()]
@@ -132,6 +149,8 @@ def _sampling_knob(repl: "Repl", key: str) -> Knob:
         backend, chosen = repl.opener.backend, repl.settings.sampling
         if key in chosen:
             return _text(chosen[key])
+        if repl.settings.url is not None:
+            return "server's"
         return _text(getattr(backend.info.default_sampling, key)) if backend is not None else "-"
 
     def turn(text: str | None) -> None:
@@ -175,7 +194,10 @@ def _change(repl: "Repl", key: str, text: str | None) -> None:
     if text is None:
         changed = repl.settings.without(key)
     else:
-        changed = repl.settings.with_flags({key: settings.from_text(key, text)}, names={key: "/set"})
+        value = settings.from_text(
+            key, text.replace("\\n", "\n").replace("\\t", "\t") if key == "stop" else text
+        )
+        changed = repl.settings.with_flags({key: value}, names={key: "/set"})
     opener.reconfigure(replace(opener.opening, settings=changed))
 
 

@@ -49,13 +49,14 @@ async def stats(repl: "Repl", argument: str) -> None:
     import psutil
 
     whole = [answer.finish for answer in repl.answers if answer.finish is not None]
+    usages = [finish.usage for finish in whole if finish.usage is not None]
     rates = [rate for finish in whole if (rate := tokens_per_s(finish)) is not None]
     firsts = [finish.timings.first_token_s for finish in whole]
     stopped = len(repl.answers) - len(whole)
     rows = [
         ["answers", f"{len(whole)}" + (f" and {stopped} stopped" if stopped else "")],
-        ["prompt tokens", str(sum(finish.usage.prompt_tokens for finish in whole))],
-        ["answer tokens", str(sum(finish.usage.completion_tokens for finish in whole))],
+        ["prompt tokens", str(sum(usage.prompt_tokens for usage in usages))],
+        ["answer tokens", str(sum(usage.completion_tokens for usage in usages))],
     ]
     if firsts:
         rows.append(["first token", f"{sum(firsts) / len(firsts):.2f} s on average"])

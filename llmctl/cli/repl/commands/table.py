@@ -158,15 +158,18 @@ def is_command(text: str) -> bool:
 
 async def run_command(repl: "Repl", text: str) -> None:
     """Run a line that `is_command`; what goes wrong is told, and the talk goes on."""
-    name, _, argument = text.strip().partition(" ")
+    name, *rest = text.strip().split(maxsplit=1)
+    argument = rest[0] if rest else ""
     try:
         command = _find(name)
-        argument = argument.strip()
         if argument and not command.takes_argument:
             raise UsageError(f"{command.name} takes nothing, not {argument!r}")
-        await command.run(repl, argument)
+        with repl.interrupts.raising():
+            await command.run(repl, argument)
     except LlmctlError as error:
         repl.console.error(error)
+    except KeyboardInterrupt:
+        repl.console.note("(stopped)")
 
 
 def completions(repl: "Repl", text: str) -> Iterator[Choice]:

@@ -14,18 +14,18 @@ async def reset(repl: "Repl", argument: str) -> None:
     """A new conversation under the same system message."""
     repl.conversation.reset()
     repl.attachments.clear()
-    repl.unanswered, repl.used_tokens = None, 0
+    repl.conversation.unanswered, repl.used_tokens = None, 0
     repl.console.note("(a new conversation)")
 
 
 async def undo(repl: "Repl", argument: str) -> None:
-    """Take back what was attached last, else the question that got no answer, else the last exchange."""
+    """Take off all that is attached, else the question that got no answer, else the last exchange."""
     if repl.attachments:
         repl.attachments.clear()
         repl.console.note("(nothing is attached any more)")
         return
-    if repl.unanswered is not None:
-        repl.unanswered = None
+    if repl.conversation.unanswered is not None:
+        repl.conversation.unanswered = None
         repl.console.note("(the question without an answer is forgotten)")
         return
     if not repl.conversation.turns:
@@ -46,8 +46,8 @@ async def regen(repl: "Repl", argument: str) -> None:
 async def retry(repl: "Repl", argument: str) -> None:
     """Ask what got no answer, or the last question again, with sampling of its own."""
     overrides = _pairs(argument)
-    if repl.unanswered is not None:
-        question, repl.unanswered = repl.unanswered, None
+    if repl.conversation.unanswered is not None:
+        question, repl.conversation.unanswered = repl.conversation.unanswered, None
         repl.conversation.add_question(question, model=repl.opener.identity)
         await repl.reply("answer", overrides=overrides)
         return
@@ -66,23 +66,26 @@ async def edit_last(repl: "Repl", argument: str) -> None:
     from llmctl.cli.repl.commands.table import is_command
 
     questions = [turn.message.content for turn in repl.conversation.turns if turn.message.role == "user"]
-    last = repl.unanswered or (questions[-1] if questions else None)
+    last = repl.conversation.unanswered or (questions[-1] if questions else None)
     if last is None:
         raise UsageError("there is no question to change")
     text = await repl.terminal.read(draft=last)
     if text is None or is_command(text):
         repl.console.note("(nothing changed)")
         return
-    if repl.unanswered is None:
-        repl.conversation.drop_last(_exchange_length(repl))
+    is_answered = repl.conversation.unanswered is None
+    dropped = repl.conversation.drop_last(_exchange_length(repl)) if is_answered else ()
     await repl.say(text)
+    if dropped and repl.conversation.unanswered is not None:
+        repl.conversation.bring_back(dropped)
+        repl.console.note("(the last exchange stays as it was)")
 
 
 async def edit(repl: "Repl", argument: str) -> None:
     """Write a question in the editor and send it."""
     text = await repl.terminal.edit(argument)
-    if not text.strip():
-        repl.console.note("(empty, so nothing is sent)")
+    if not text.strip() or text == argument:
+        repl.console.note("(nothing written, so nothing is sent)")
         return
     repl.console.note(_quoted(text))
     await repl.say(text)
