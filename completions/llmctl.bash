@@ -5,13 +5,33 @@
 _llmctl_command() {
     case $1 in
         'llmctl')
-            commands='chat logs config doctor completions'
+            commands='chat models logs config doctor completions'
             flags='--version -V -v --verbose -q --quiet --debug --color -h --help'
             places=() many=
             ;;
         'llmctl chat')
             commands=''
             flags='-p --prompt -f --file -s --system --messages --raw --template -x --extract --json --style --plain --hide-reasoning -c --continue --session --no-log --no-history --url --api-key-file --timeout --temperature --top-p --top-k --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed --max-new-tokens --stop --stop-token-id --logprobs --device --dtype --context --revision --trust-remote-code -v --verbose -q --quiet --debug --color -h --help'
+            places=('@models @folders') many=
+            ;;
+        'llmctl models')
+            commands='list match show'
+            flags='-v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl models list')
+            commands=''
+            flags='--family --kind --search --local --adapter-file --json -v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl models match')
+            commands=''
+            flags='--explain --render --template --adapter-file --json -v --verbose -q --quiet --debug --color -h --help'
+            places=('@models @folders') many=1
+            ;;
+        'llmctl models show')
+            commands=''
+            flags='--memory --context --quant --device --dtype --adapter-file --json -v --verbose -q --quiet --debug --color -h --help'
             places=('@models @folders') many=
             ;;
         'llmctl logs')
@@ -84,6 +104,39 @@ _llmctl_value() {
                 --session) offers='@sessions' ;;
                 --device) offers='auto cuda xpu mps cpu' ;;
                 --dtype) offers='auto float32 bfloat16 float16' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl models')
+            case $2 in
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl models list')
+            case $2 in
+                --family | --search) offers='' ;;
+                --kind) offers='decoder encoder-decoder embedding reranker vision-language api' ;;
+                --adapter-file) offers='@files' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl models match')
+            case $2 in
+                --render | --template | --adapter-file) offers='@files' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl models show')
+            case $2 in
+                --memory | --context) offers='' ;;
+                --quant) offers='none int8 fp8 int4 nf4' ;;
+                --device) offers='auto cuda xpu mps cpu' ;;
+                --dtype) offers='auto float32 bfloat16 float16' ;;
+                --adapter-file) offers='@files' ;;
                 --color) offers='auto always never' ;;
                 *) return 1 ;;
             esac

@@ -43,6 +43,10 @@ function __llmctl_is_command
     switch "$argv"
         case 'llmctl' \
             'llmctl/chat' \
+            'llmctl/models' \
+            'llmctl/models/list' \
+            'llmctl/models/match' \
+            'llmctl/models/show' \
             'llmctl/logs' \
             'llmctl/logs/list' \
             'llmctl/logs/show' \
@@ -61,6 +65,7 @@ end
 function __llmctl_is_group
     switch "$argv"
         case 'llmctl' \
+            'llmctl/models' \
             'llmctl/logs' \
             'llmctl/config'
             return 0
@@ -107,6 +112,23 @@ function __llmctl_takes_value
             'llmctl/chat --context' \
             'llmctl/chat --revision' \
             'llmctl/chat --color' \
+            'llmctl/models --color' \
+            'llmctl/models/list --family' \
+            'llmctl/models/list --kind' \
+            'llmctl/models/list --search' \
+            'llmctl/models/list --adapter-file' \
+            'llmctl/models/list --color' \
+            'llmctl/models/match --render' \
+            'llmctl/models/match --template' \
+            'llmctl/models/match --adapter-file' \
+            'llmctl/models/match --color' \
+            'llmctl/models/show --memory' \
+            'llmctl/models/show --context' \
+            'llmctl/models/show --quant' \
+            'llmctl/models/show --device' \
+            'llmctl/models/show --dtype' \
+            'llmctl/models/show --adapter-file' \
+            'llmctl/models/show --color' \
             'llmctl/logs --color' \
             'llmctl/logs/list -n' \
             'llmctl/logs/list --limit' \
@@ -180,6 +202,7 @@ complete -c llmctl -f
 
 # llmctl
 complete -c llmctl -n '__llmctl_at llmctl 0' -a chat -d 'Chat with a model, or answer one prompt'
+complete -c llmctl -n '__llmctl_at llmctl 0' -a models -d 'List models and families, match a name, show a checkpoint'
 complete -c llmctl -n '__llmctl_at llmctl 0' -a logs -d 'Look at past conversations, export or delete them'
 complete -c llmctl -n '__llmctl_at llmctl 0' -a config -d 'Look at the settings'
 complete -c llmctl -n '__llmctl_at llmctl 0' -a doctor -d 'Say what llmctl finds on this machine'
@@ -233,6 +256,57 @@ complete -c llmctl -n '__llmctl_at llmctl/chat' -s q -l quiet -d 'Errors only on
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l debug -d 'Show a traceback with an error'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -s h -l help -d 'Show the help'
+
+# llmctl models
+complete -c llmctl -n '__llmctl_at llmctl/models 0' -a list -d 'List model families, or the models on this machine'
+complete -c llmctl -n '__llmctl_at llmctl/models 0' -a match -d 'Say how a model is prompted, stopped and loaded, and why'
+complete -c llmctl -n '__llmctl_at llmctl/models 0' -a show -d 'Show what a checkpoint is and whether it fits'
+complete -c llmctl -n '__llmctl_at llmctl/models' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/models' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/models' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/models' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/models' -s h -l help -d 'Show the help'
+
+# llmctl models list
+complete -c llmctl -n '__llmctl_at llmctl/models/list' -l family -x -d 'Only this family'
+complete -c llmctl -n '__llmctl_at llmctl/models/list' -l kind -x -a 'decoder encoder-decoder embedding reranker vision-language api' -d 'Only families of this kind'
+complete -c llmctl -n '__llmctl_at llmctl/models/list' -l search -x -d 'Only what holds all these words, in any column'
+complete -c llmctl -n '__llmctl_at llmctl/models/list' -l local -d 'Models on this machine: embedded or downloaded'
+complete -c llmctl -n '__llmctl_at llmctl/models/list' -l adapter-file -rF -d 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/models/list' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/models/list' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/models/list' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/models/list' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/models/list' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/models/list' -s h -l help -d 'Show the help'
+
+# llmctl models match
+complete -c llmctl -n '__llmctl_at llmctl/models/match 0+' -a '(__llmctl_offer @models @folders)'
+complete -c llmctl -n '__llmctl_at llmctl/models/match' -l explain -d 'All families that fit, and why'
+complete -c llmctl -n '__llmctl_at llmctl/models/match' -l render -rF -d 'Print the prompt of this JSON conversation; without a file, of a short one'
+complete -c llmctl -n '__llmctl_at llmctl/models/match' -l template -rF -d 'A Jinja file or a template\'s name, before all'
+complete -c llmctl -n '__llmctl_at llmctl/models/match' -l adapter-file -rF -d 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/models/match' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/models/match' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/models/match' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/models/match' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/models/match' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/models/match' -s h -l help -d 'Show the help'
+
+# llmctl models show
+complete -c llmctl -n '__llmctl_at llmctl/models/show 0' -a '(__llmctl_offer @models @folders)'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l memory -x -d 'Judge by this much memory: 16GiB, 24GB'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l context -x -d 'Tokens of prompt and answer; 4096 or the model\'s'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l quant -x -a 'none int8 fp8 int4 nf4' -d 'Judge as if so quantised'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l device -x -a 'auto cuda xpu mps cpu' -d 'Judge by this device; with --memory one that is not here'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l dtype -x -a 'auto float32 bfloat16 float16' -d 'Numbers that it computes in'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l adapter-file -rF -d 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -s h -l help -d 'Show the help'
 
 # llmctl logs
 complete -c llmctl -n '__llmctl_at llmctl/logs 0' -a list -d 'List conversations, the most recent first'

@@ -12,6 +12,7 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
             IsLastRepeatable = $false
             Commands = @(
                 @{ Name = 'chat'; Help = 'Chat with a model, or answer one prompt' }
+                @{ Name = 'models'; Help = 'List models and families, match a name, show a checkpoint' }
                 @{ Name = 'logs'; Help = 'Look at past conversations, export or delete them' }
                 @{ Name = 'config'; Help = 'Look at the settings' }
                 @{ Name = 'doctor'; Help = 'Say what llmctl finds on this machine' }
@@ -67,6 +68,79 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
                 @{ Names = @('--context'); Offers = ''; Help = 'Limit on prompt and answer together; left out, the model''s' }
                 @{ Names = @('--revision'); Offers = ''; Help = 'Branch, tag or commit on the hub' }
                 @{ Names = @('--trust-remote-code'); Offers = $null; Help = 'Run Python code of the model''s repository' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl models' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+                @{ Name = 'list'; Help = 'List model families, or the models on this machine' }
+                @{ Name = 'match'; Help = 'Say how a model is prompted, stopped and loaded, and why' }
+                @{ Name = 'show'; Help = 'Show what a checkpoint is and whether it fits' }
+            )
+            Flags = @(
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl models list' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--family'); Offers = ''; Help = 'Only this family' }
+                @{ Names = @('--kind'); Offers = 'decoder encoder-decoder embedding reranker vision-language api'; Help = 'Only families of this kind' }
+                @{ Names = @('--search'); Offers = ''; Help = 'Only what holds all these words, in any column' }
+                @{ Names = @('--local'); Offers = $null; Help = 'Models on this machine: embedded or downloaded' }
+                @{ Names = @('--adapter-file'); Offers = '@files'; Help = 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl models match' = @{
+            Arguments = @('@models @folders')
+            IsLastRepeatable = $true
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--explain'); Offers = $null; Help = 'All families that fit, and why' }
+                @{ Names = @('--render'); Offers = '@files'; Help = 'Print the prompt of this JSON conversation; without a file, of a short one' }
+                @{ Names = @('--template'); Offers = '@files'; Help = 'A Jinja file or a template''s name, before all' }
+                @{ Names = @('--adapter-file'); Offers = '@files'; Help = 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl models show' = @{
+            Arguments = @('@models @folders')
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--memory'); Offers = ''; Help = 'Judge by this much memory: 16GiB, 24GB' }
+                @{ Names = @('--context'); Offers = ''; Help = 'Tokens of prompt and answer; 4096 or the model''s' }
+                @{ Names = @('--quant'); Offers = 'none int8 fp8 int4 nf4'; Help = 'Judge as if so quantised' }
+                @{ Names = @('--device'); Offers = 'auto cuda xpu mps cpu'; Help = 'Judge by this device; with --memory one that is not here' }
+                @{ Names = @('--dtype'); Offers = 'auto float32 bfloat16 float16'; Help = 'Numbers that it computes in' }
+                @{ Names = @('--adapter-file'); Offers = '@files'; Help = 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
                 @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
                 @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
                 @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }

@@ -10,10 +10,14 @@ ROOT = Path(__file__).parent.parent
 # Folders stand for all modules in them, those of tomorrow too.
 PLAIN = (
     "llmctl/core",
+    "llmctl/adapters",
     "llmctl/prompts",
     "llmctl/cli",
     "llmctl/services",
     "llmctl/sessions",
+    "llmctl/loading/accelerators.py",
+    "llmctl/loading/describe.py",
+    "llmctl/loading/fit.py",
     "llmctl/loading/hardware.py",
     "llmctl/loading/context.py",
     "llmctl/loading/local_models.py",

@@ -86,6 +86,8 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
         "tie_word_embeddings": False,
     },
     "falcon": {**_OLD, "new_decoder_architecture": False, "alibi": False},
+    "glm": {**_MODERN, "head_dim": 8},
+    "glm4": {**_MODERN, "head_dim": 8},
     "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 256, "tie_word_embeddings": False},
     "mamba": _MAMBA,
     "mamba2": {**_MAMBA, "num_heads": 8, "head_dim": 8, "n_groups": 1, "chunk_size": 8},
@@ -130,30 +132,125 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+_T5 = {
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 64,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+    "num_heads": 4,
+    "initializer_factor": 6.0,
+}
+_BART = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "max_position_embeddings": 256,
+    "init_std": 0.6,
+}
+_GEMMA = {
+    **_MODERN,
+    "head_dim": 8,
+    "query_pre_attn_scalar": 8,
+    "sliding_window": 8,
+    "vocab_size": VOCABULARY_SIZE,
+    "bos_token_id": BOS,
+    "eos_token_id": EOS,
+    "pad_token_id": 0,
+}
+_EYE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "image_size": 28,
+    "patch_size": 14,
+}
+PAIRS: Mapping[str, Mapping[str, Any]] = {
+    "t5": _T5,
+    "mt5": _T5,
+    "umt5": _T5,
+    "longt5": {**_T5, "local_radius": 4},
+    "switch_transformers": {
+        **_T5,
+        "num_experts": 2,
+        "num_sparse_encoder_layers": 1,
+        "num_sparse_decoder_layers": 1,
+    },
+    "t5gemma": {"encoder": _GEMMA, "decoder": _GEMMA},
+    "t5gemma2": {"encoder": {"text_config": _GEMMA, "vision_config": _EYE}, "decoder": _GEMMA},
+    "bart": _BART,
+    "mbart": _BART,
+    "pegasus": _BART,
+    "pegasus_x": {**_BART, "block_size": 16, "num_global_tokens": 4},
+    "bigbird_pegasus": {**_BART, "block_size": 8, "num_random_blocks": 1},
+    "marian": _BART,
+    "blenderbot": _BART,
+    "m2m_100": _BART,
+    "nllb-moe": {**_BART, "num_experts": 4},
+    "led": {
+        **_BART,
+        "max_encoder_position_embeddings": 256,
+        "max_decoder_position_embeddings": 64,
+        "attention_window": [8, 8],
+    },
+    "fsmt": {
+        **_BART,
+        "src_vocab_size": VOCABULARY_SIZE,
+        "tgt_vocab_size": VOCABULARY_SIZE,
+        "langs": ["en", "de"],
+    },
+    "prophetnet": {
+        "hidden_size": 32,
+        "num_encoder_layers": 2,
+        "num_decoder_layers": 2,
+        "num_encoder_attention_heads": 4,
+        "num_decoder_attention_heads": 4,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "max_position_embeddings": 256,
+        "init_std": 0.6,
+    },
+}
+"""Models with encoder and decoder."""
+
 
 def config(kind: str = "llama", **changes: Any) -> Any:
     """The configuration of a tiny model of the architecture `kind`."""
-    special = {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": None}
-    values = {**special, **CONFIGS[kind], "vocab_size": VOCABULARY_SIZE, **changes}
+    special: dict[str, Any] = {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": None}
+    if kind in PAIRS:
+        special |= {"pad_token_id": 0, "decoder_start_token_id": BOS, "forced_eos_token_id": None}
+        special |= {"tie_word_embeddings": False}
+    # FSMT has one for each side, and takes no other.
+    sizes = {} if kind == "fsmt" else {"vocab_size": VOCABULARY_SIZE}
+    values = {**special, **{**CONFIGS, **PAIRS}[kind], **sizes, **changes}
     return transformers.AutoConfig.for_model(kind, **values)
 
 
 def model(kind: str = "llama", *, seed: int = 0, **changes: Any) -> Any:
     """A tiny random model, in float32 and in evaluation mode."""
+    pairs, causal = transformers.AutoModelForSeq2SeqLM, transformers.AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return transformers.AutoModelForCausalLM.from_config(config(kind, **changes)).float().eval()
+        made = (pairs if kind in PAIRS else causal).from_config(config(kind, **changes))
+    return made.float().eval()
 
 
-def tokenizer(chat_template: str | None = CHATML) -> Any:
-    """One token a byte and four special ones; puts BOS before a text."""
+def tokenizer(chat_template: str | None = CHATML, *, form: str = "<s> $A") -> Any:
+    """One token a byte and four special ones; `form` says what stands around a text, BOS before it."""
     spelling = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: token_id for token_id, token in enumerate(spelling)}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens(list(SPECIALS))
-    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
+    backend.post_processor = processors.TemplateProcessing(
+        single=form, special_tokens=[("<s>", BOS), ("</s>", EOS)]
+    )
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<s>", eos_token="</s>", chat_template=chat_template
     )
@@ -169,7 +266,8 @@ def folder(
 ) -> Path:
     """Write a tiny model and its tokenizer to `path`, as `save_pretrained` does."""
     model(kind, **changes).to(dtype).save_pretrained(path)
-    tokenizer(chat_template).save_pretrained(path)
+    own = {"form": "$A </s>"} if kind in PAIRS else {}
+    tokenizer(chat_template, **own).save_pretrained(path)
     return path
 
 

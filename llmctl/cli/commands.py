@@ -11,6 +11,7 @@ from typer.main import get_command
 from llmctl import __version__
 from llmctl.cli.console import is_terminal
 from llmctl.cli.options import common_options, console_of
+from llmctl.cli.parsing import Command, spare_pydantic
 from llmctl.core import lazy
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -28,6 +29,19 @@ class Entry:
 
 COMMANDS: dict[str, Entry] = {
     "chat": Entry("Chat with a model, or answer one prompt.", "llmctl.cli.chat.command:chat"),
+    "models": Entry(
+        "List models and families, match a name, show a checkpoint.",
+        commands={
+            "list": Entry(
+                "List model families, or the models on this machine.", "llmctl.cli.models.listing:list_models"
+            ),
+            "match": Entry(
+                "Say how a model is prompted, stopped and loaded, and why.",
+                "llmctl.cli.models.match:match_models",
+            ),
+            "show": Entry("Show what a checkpoint is and whether it fits.", "llmctl.cli.models.show:show"),
+        },
+    ),
     "logs": Entry(
         "Look at past conversations, export or delete them.",
         commands={
@@ -59,6 +73,12 @@ class LazyGroup(TyperGroup):
     """A Typer group over a table of entries."""
 
     entries: dict[str, Entry]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer does."""
+        for param in self.get_params(ctx):
+            spare_pydantic(param)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """All names, in the order of the table."""
@@ -110,7 +130,7 @@ def build_group(
 def build_command(name: str, entry: Entry) -> TyperCommand:
     """Import a command's function and build its command object, common options included."""
     app = typer.Typer(add_completion=False, context_settings=CONTEXT_SETTINGS, rich_markup_mode=markup_mode())
-    app.command(name)(lazy.load(entry.target))
+    app.command(name, cls=Command)(lazy.load(entry.target))
     built = get_command(app)
     assert isinstance(built, TyperCommand)
     built.params.extend(common_options())

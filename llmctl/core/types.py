@@ -3,6 +3,7 @@
 Counts are in tokens, times in seconds, log-probabilities in nats.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,12 +12,34 @@ Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
 
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """Text between the images of a message."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """An image: an http, https or data URL, or a path."""
+
+    source: str
+
+
+Part = TextPart | ImagePart
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One turn of a conversation."""
 
     role: Role
     content: str
+    """Its text; of a message with `parts` all their text."""
+    parts: tuple[Part, ...] = ()
+    """Text and images in their order; empty where there is text alone."""
+    fields: Mapping[str, object] = field(default_factory=dict, hash=False, repr=False)
+    """What else a template reads of a turn, by its name there: `tool_calls`, `name`, `reasoning_content`, …"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """The local model as a `Backend`: renders and checks a request, generates in a thread, streams deltas."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -8,12 +9,15 @@ from dataclasses import replace
 from llmctl.core.backend import ModelInfo
 from llmctl.core.errors import ContextOverflowError, DoesNotFitError, UsageError
 from llmctl.core.reasoning import OPEN, ReasoningSplitter
-from llmctl.core.types import ChatRequest, Delta, GenerationRequest, Message
-from llmctl.engine.generate import single
+from llmctl.core.types import ChatRequest, Delta, GenerationRequest, Message, SamplingParams
+from llmctl.engine.generate.choose import stream_function
+from llmctl.engine.generate.job import BLOCK_LENGTH, Job
 from llmctl.loading import devices
 from llmctl.loading.loader import LoadedModel
-from llmctl.prompts.render import render
-from llmctl.prompts.template import ChatTemplate, choose
+from llmctl.prompts.prompt import Prompt, compose
+from llmctl.prompts.template import ChatTemplate, RowTemplate, choose
+
+log = logging.getLogger(__name__)
 
 
 class LocalBackend:
@@ -28,12 +32,17 @@ class LocalBackend:
         *,
         template: ChatTemplate | None = None,
         context_length: int | None = None,
+        row: RowTemplate | None = None,
     ) -> None:
         """`template` replaces the tokenizer's own; `context_length` is a limit below the model's own.
 
-        Raises `UsageError` for a limit above it.
+        `row` is what the row of the model's family says of its template.
+        Raises `UsageError` for a limit above the model's.
         """
         self._loaded = loaded
+        self._row = row
+        self._told: set[str] = set()
+        self._stream = stream_function(loaded.generates)
         self.reconfigure(template=template, context_length=context_length)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llmctl-engine")
 
@@ -65,16 +74,24 @@ class LocalBackend:
 
     def prompt(self, messages: tuple[Message, ...], *, continues_last: bool = False) -> str:
         """The text that the model is prompted with; raises what `generate` raises over it."""
+        return self._compose(messages, continues_last=continues_last).text
+
+    def _compose(self, messages: tuple[Message, ...], *, continues_last: bool) -> Prompt:
         tokenizer = self._loaded.tokenizer
-        chosen = choose(self._template, tokenizer.chat_template, model=self._loaded.name)
+        chosen = choose(self._template, self._row, tokenizer.chat_template, model=self._loaded.name)
         special_tokens = tokenizer.special_tokens_map
-        return render(chosen, messages, special_tokens=special_tokens, continues_last=continues_last)
+        prompt = compose(chosen, messages, special_tokens=special_tokens, continues_last=continues_last)
+        for note in prompt.notes:
+            if note not in self._told:
+                self._told.add(note)
+                log.warning(note)
+        return prompt
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """See `Backend.generate`."""
         loop = asyncio.get_running_loop()
         job, splitter = await loop.run_in_executor(self._thread, self._job, request)
-        deltas = single.generate(self._loaded.model, self._loaded.tokenizer, job)
+        deltas = self._stream(self._loaded.model, self._loaded.tokenizer, job)
         try:
             while (delta := await loop.run_in_executor(self._thread, _next, deltas)) is not None:
                 yield delta if splitter is None else _split(delta, splitter)
@@ -94,39 +111,70 @@ class LocalBackend:
             # The backend was closed meanwhile: nothing runs any more.
             deltas.close()
 
-    def _job(self, request: GenerationRequest) -> tuple[single.Job, ReasoningSplitter | None]:
+    def _job(self, request: GenerationRequest) -> tuple[Job, ReasoningSplitter | None]:
         """What to generate, and how to tell reasoning from answer where there is a chat."""
-        text, splitter = None, None
+        prompt, splitter = None, None
         if isinstance(request, ChatRequest):
-            text = self.prompt(request.messages, continues_last=request.continues_last)
+            if request.continues_last and self._loaded.generates == "encoder-decoder":
+                raise UsageError(
+                    f"{self._loaded.name} cannot go on inside an answer: it reads and writes apart",
+                    hint="ask anew, with what is to be continued in the prompt",
+                )
+            prompt = self._compose(request.messages, continues_last=request.continues_last)
             # Some templates open the block themselves, and what comes first is reasoning.
-            splitter = None if request.continues_last else ReasoningSplitter(is_open=_opens_reasoning(text))
-        prompt_ids = self._prompt_ids(request, text)
-        room = self._context_length - len(prompt_ids)
-        if room < 1:
-            raise ContextOverflowError(
-                f"the prompt has {len(prompt_ids)} tokens, the context of {self._loaded.name} "
-                f"holds {self._context_length} with the answer",
-                hint="shorten the prompt or the conversation, or take a model with a longer context",
-                prompt_tokens=len(prompt_ids),
-                context_length=self._context_length,
-            )
-        sampling = request.sampling
-        job = single.Job(
+            is_open = _opens_reasoning(prompt.text)
+            splitter = None if request.continues_last else ReasoningSplitter(is_open=is_open)
+        prompt_ids = self._prompt_ids(request, prompt)
+        room = self._room(len(prompt_ids))
+        sampling = self._with_stops(request.sampling, prompt)
+        job = Job(
             prompt_ids=prompt_ids,
             sampling=sampling,
             end_ids=self._loaded.end_ids | frozenset(self._checked(sampling.stop_token_ids)),
             max_new_tokens=min(sampling.max_new_tokens or room, room),
             is_continuation=not isinstance(request, ChatRequest) or request.continues_last,
+            block_length=self._loaded.block_length or BLOCK_LENGTH,
         )
         return job, splitter
 
-    def _prompt_ids(self, request: GenerationRequest, rendered: str | None) -> tuple[int, ...]:
+    def _with_stops(self, sampling: SamplingParams, prompt: Prompt | None) -> SamplingParams:
+        """What was asked for, and what ends an answer in the template's own format."""
+        if prompt is None or not (prompt.stop or prompt.stop_token_ids):
+            return sampling
+        known = tuple(one for one in prompt.stop_token_ids if one < self._loaded.vocabulary_size)
+        return replace(
+            sampling,
+            stop=(*sampling.stop, *prompt.stop),
+            stop_token_ids=(*sampling.stop_token_ids, *known),
+        )
+
+    def _room(self, num_prompt_ids: int) -> int:
+        """Most tokens of the answer, at least 1."""
+        limit, answer_length = self._context_length, self._loaded.answer_length
+        if answer_length is None:
+            room = limit - num_prompt_ids
+        else:
+            room = min(answer_length, limit) if num_prompt_ids <= limit else 0
+        if room >= 1:
+            return room
+        with_answer = " with the answer" if answer_length is None else ""
+        raise ContextOverflowError(
+            f"the prompt has {num_prompt_ids} tokens, the context of {self._loaded.name} "
+            f"holds {limit}{with_answer}",
+            hint="shorten the prompt or the conversation, or take a model with a longer context",
+            prompt_tokens=num_prompt_ids,
+            context_length=limit,
+        )
+
+    def _prompt_ids(self, request: GenerationRequest, prompt: Prompt | None) -> tuple[int, ...]:
         tokenizer = self._loaded.tokenizer
         if isinstance(request, ChatRequest):
-            assert rendered is not None
-            # The template writes the special tokens itself: adding them again would double BOS.
-            ids = tokenizer.encode(_unicode(rendered), add_special_tokens=False)
+            assert prompt is not None
+            # Where the template writes the special tokens itself, adding them again would double BOS.
+            ids = tokenizer.encode(_unicode(prompt.text), add_special_tokens=prompt.needs_special_tokens)
+            # But for an encoder's end of text: templates of such models are from elsewhere.
+            if self._loaded.generates == "encoder-decoder" and tokenizer.eos_token_id not in ids[-1:]:
+                ids = tokenizer.encode(prompt.text)
         elif isinstance(request.prompt, str):
             ids = tokenizer.encode(_unicode(request.prompt))
         else:

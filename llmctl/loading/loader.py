@@ -5,34 +5,36 @@ import logging
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
 
 from llmctl.core import sampling
 from llmctl.core.errors import BadFileError, DoesNotFitError, UsageError
 from llmctl.core.progress import Progress
 from llmctl.core.types import SamplingParams
-from llmctl.loading import devices
+from llmctl.loading import architecture, devices
+from llmctl.loading.architecture import Generates
 from llmctl.loading.checkpoint import Checkpoint, locate
 from llmctl.loading.context import context_length
 from llmctl.loading.plan import LoadPlan, plan
 
 log = logging.getLogger(__name__)
 
-_LAYER = re.compile(r"\.(?:layers?|h|blocks)\.(\d+)\.")
-PACKED_SHARE = 0.1
+_LAYER = re.compile(r"\.(?:layers?|h|blocks?)\.(\d+)\.")
 FALLBACK_TEMPERATURE = 0.7
 """For models whose makers recommend nothing, as in FastChat."""
+_NOT_FOLLOWED = {
+    "num_beams": 1,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "min_length": 0,
+}
+"""Recommendations that change an answer and that llmctl has no way to follow, with what means "off"."""
 # What transformers raises over files that are missing, damaged or at odds with each other.
 _UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, ArithmeticError)
 
@@ -46,6 +48,10 @@ class LoadRequest:
     device: str = "auto"
     dtype: str = "auto"
     trust_remote_code: bool = False
+    generates: str | None = None
+    """What the family's row says; None: what the config says."""
+    block_length: int | None = None
+    """Tokens that Jacobi decoding works on at a time; None: the usual number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +60,21 @@ class LoadedModel:
 
     name: str
     model: Any
-    """A transformers causal language model in evaluation mode."""
+    """A transformers model in evaluation mode, a causal one or one with encoder and decoder."""
     tokenizer: Any
     plan: LoadPlan
     context_length: int
+    """Tokens of prompt and answer together; of the prompt alone when `answer_length` is given."""
     vocabulary_size: int
     end_ids: frozenset[int]
     """Tokens that end an answer."""
     default_sampling: SamplingParams
+    generates: Generates = "causal"
+    """The way to generate, a name of `engine.generate.choose`."""
+    answer_length: int | None = None
+    """Most tokens of an answer when it does not share the context with the prompt."""
+    block_length: int | None = None
+    """As in `LoadRequest`."""
 
 
 def load(request: LoadRequest, progress: Progress) -> LoadedModel:
@@ -71,7 +84,7 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
     an architecture that cannot be run, a missing tokenizer or weights that do not belong to the config.
     """
     checkpoint = locate(request.model, revision=request.revision, progress=progress)
-    _check_architecture(checkpoint, request)
+    architecture.check(checkpoint, trust_remote_code=request.trust_remote_code)
     chosen = plan(
         device=request.device,
         dtype=request.dtype,
@@ -85,69 +98,14 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
     progress.stage(f"load {checkpoint.name}")
     with _quiet_transformers():
         config = _config(checkpoint, request)
+        generates = architecture.generates(config, name=checkpoint.name, asked=request.generates)
         tokenizer = _tokenizer(checkpoint, request, config)
         model = _model(checkpoint, request, chosen, config)
-    return _loaded(checkpoint, chosen, model, tokenizer)
-
-
-def _check_architecture(checkpoint: Checkpoint, request: LoadRequest) -> None:
-    """Refuse what transformers could not run, before any weight is read."""
-    config, name = checkpoint.config, checkpoint.name
-    kind = config.get("model_type")
-    is_known = isinstance(kind, str) and kind in CONFIG_MAPPING
-    if "auto_map" in config and not is_known:
-        if not request.trust_remote_code:
-            raise _own_code(checkpoint)
-        return
-    if not is_known:
-        version = transformers.__version__
-        raise BadFileError(
-            f"{name} has the architecture {kind!r}, which transformers {version} does not know",
-            hint="a newer transformers may: pip install -U transformers",
-        )
-    if not _continues_text(config):
-        told = config.get("architectures")
-        names = ", ".join(map(str, told)) if isinstance(told, list) else kind
-        raise BadFileError(f"{name} ({names}) is not a model that continues text, so it cannot chat")
-    if method := _quantised_by(checkpoint):
-        raise BadFileError(
-            f"{name} is quantised ({method}), which this version of llmctl does not read yet",
-            hint="take the model's 16-bit checkpoint",
-        )
-
-
-def _quantised_by(checkpoint: Checkpoint) -> str | None:
-    """The method of a quantised checkpoint, or what its tensors betray when the config says nothing of it."""
-    told = checkpoint.config.get("quantization_config")
-    if told:
-        return str(told.get("quant_method", "unknown")) if isinstance(told, Mapping) else str(told)
-    packed = {
-        kind: size
-        for kind, size in checkpoint.bytes_by_dtype.items()
-        if kind.startswith(("F8", "F4")) or kind in ("I8", "U8", "I32")
-    }
-    # Masks and position tables are integers too, but small beside the weights.
-    if sum(packed.values()) > PACKED_SHARE * checkpoint.num_bytes:
-        return f"{', '.join(sorted(packed))} weights, and the config does not say how"
-    return None
-
-
-def _continues_text(config: Mapping[str, Any]) -> bool:
-    """Whether the architecture is made to go on from a text.
-
-    transformers also loads encoders, and the decoder alone of a pair; both would answer nonsense.
-    """
-    kind = config["model_type"]
-    is_pair = config.get("is_encoder_decoder", getattr(CONFIG_MAPPING[kind], "is_encoder_decoder", False))
-    is_encoder = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder")
-    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not is_pair and not is_encoder
-
-
-def _own_code(checkpoint: Checkpoint) -> UsageError:
-    return UsageError(
-        f"{checkpoint.name} runs on code from its own repository, which llmctl does not run unasked",
-        hint="read that code, then add --trust-remote-code",
-    )
+    loaded = _loaded(checkpoint, chosen, model, tokenizer)
+    if generates == "encoder-decoder":
+        loaded = _with_own_lengths(loaded, checkpoint)
+    _tell_not_followed(checkpoint)
+    return replace(loaded, generates=generates, block_length=request.block_length)
 
 
 def _config(checkpoint: Checkpoint, request: LoadRequest) -> Any:
@@ -171,7 +129,7 @@ def _tokenizer(checkpoint: Checkpoint, request: LoadRequest, config: Any) -> Any
         )
     except _UNREADABLE as error:
         if "trust_remote_code" in str(error):
-            raise _own_code(checkpoint) from error
+            raise architecture.own_code(checkpoint) from error
         raise BadFileError(
             f"{checkpoint.name} has no tokenizer that can be read: {_first_line(error)}",
             hint=f"put tokenizer.json and tokenizer_config.json into {checkpoint.folder}",
@@ -182,8 +140,9 @@ def _tokenizer(checkpoint: Checkpoint, request: LoadRequest, config: Any) -> Any
 
 
 def _model(checkpoint: Checkpoint, request: LoadRequest, chosen: LoadPlan, config: Any) -> Any:
+    auto_class = architecture.auto_class(config, is_pair=config.is_encoder_decoder)
     try:
-        model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        model, report = auto_class.from_pretrained(
             checkpoint.folder,
             config=config,
             dtype=getattr(torch, chosen.dtype),
@@ -201,18 +160,11 @@ def _model(checkpoint: Checkpoint, request: LoadRequest, chosen: LoadPlan, confi
         raise BadFileError(f"the weights of {checkpoint.name} do not load: {_first_line(error)}") from error
     except (*_UNREADABLE, SafetensorError) as error:
         raise BadFileError(f"{checkpoint.name} does not load: {_first_line(error)}") from error
-    _check_report(checkpoint, report, num_layers=_num_layers(model.config))
+    _check_report(checkpoint, report, model.config)
     return model.eval()
 
 
-def _num_layers(config: Any) -> int | None:
-    """Layers that a checkpoint may hold, those included that only predict several tokens at once."""
-    text_config = config.get_text_config()
-    count = getattr(text_config, "num_hidden_layers", None)
-    return count + (getattr(text_config, "num_nextn_predict_layers", None) or 0) if count else None
-
-
-def _check_report(checkpoint: Checkpoint, report: Mapping[str, Any], *, num_layers: int | None) -> None:
+def _check_report(checkpoint: Checkpoint, report: Mapping[str, Any], config: Any) -> None:
     """Missing weights would be random numbers, and a model without its last layers talks nonsense."""
     for kind in ("missing_keys", "mismatched_keys"):
         if names := sorted(map(str, report.get(kind, ()))):
@@ -223,7 +175,7 @@ def _check_report(checkpoint: Checkpoint, report: Mapping[str, Any], *, num_laye
             )
     spare = sorted(map(str, report.get("unexpected_keys", ())))
     for name in spare:
-        layer = _LAYER.search(name)
+        layer, num_layers = _LAYER.search(name), architecture.num_layers(config, name)
         if layer and num_layers is not None and int(layer[1]) >= num_layers:
             raise BadFileError(
                 f"the checkpoint {checkpoint.name} has a layer {layer[1]} ({name}), "
@@ -248,6 +200,24 @@ def _loaded(checkpoint: Checkpoint, chosen: LoadPlan, model: Any, tokenizer: Any
     )
 
 
+def _with_own_lengths(loaded: LoadedModel, checkpoint: Checkpoint) -> LoadedModel:
+    """`loaded`, with the lengths of encoder and decoder apart, and made for one right answer."""
+    lengths = {}
+    for side in ("encoder", "decoder"):
+        own = checkpoint.config.get(side)
+        config = {**checkpoint.config, **(own if isinstance(own, Mapping) else {})}
+        limit = config.get(f"max_{side}_position_embeddings")
+        config = {**config, "max_position_embeddings": limit} if limit else config
+        lengths[side] = context_length(config, tokenizer_limit=loaded.tokenizer.model_max_length)
+    is_shared = architecture.repeats_prompt(loaded.model.config)
+    return replace(
+        loaded,
+        context_length=lengths["encoder"],
+        answer_length=None if is_shared else lengths["decoder"],
+        default_sampling=_recommended({"do_sample": False, **checkpoint.generation_config}),
+    )
+
+
 def _end_ids(checkpoint: Checkpoint, tokenizer: Any) -> frozenset[int]:
     found = {tokenizer.eos_token_id}
     for config in (checkpoint.generation_config, checkpoint.config):
@@ -267,6 +237,15 @@ def _recommended(generation_config: Mapping[str, Any]) -> SamplingParams:
         except UsageError as error:
             log.warning("generation_config.json: %s; left out", error.message)
     return params
+
+
+def _tell_not_followed(checkpoint: Checkpoint) -> None:
+    # Older checkpoints have these in config.json.
+    settings = {**checkpoint.config, **checkpoint.generation_config}
+    given = {key: settings.get(key) for key in _NOT_FOLLOWED}
+    told = [f"{key} {value}" for key, value in given.items() if value not in (None, _NOT_FOLLOWED[key])]
+    if told:
+        log.info("%s recommends %s, which llmctl does not do", checkpoint.name, ", ".join(told))
 
 
 def _out_of_memory(checkpoint: Checkpoint, chosen: LoadPlan, reason: str) -> DoesNotFitError:

@@ -5,6 +5,7 @@ Only looks at names of files: an entry need not be complete or of a kind that ll
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -18,6 +19,9 @@ log = logging.getLogger(__name__)
 MAX_FOLDERS = 50
 """Folders that were used as a model and are remembered."""
 _PREFIX = "models--"
+_HUB_ID = re.compile(r"[\w.-]+(?:/[\w.-]+)?")
+_MARKS = (contents.CONFIG, contents.ADAPTER_CONFIG)
+"""What a model's folder or an adapter's holds."""
 
 
 def hub_folder(environ: Mapping[str, str]) -> Path:
@@ -32,6 +36,43 @@ def hub_folder(environ: Mapping[str, str]) -> Path:
 def local_models(environ: Mapping[str, str]) -> list[str]:
     """The embedded models, then in order those of the hub that are downloaded, as `org/name`."""
     return [*EMBEDDED, *sorted(_downloaded(hub_folder(environ)))]
+
+
+def find_here(model: str, environ: Mapping[str, str]) -> Path | None:
+    """The folder of `model` if it is on this machine; None otherwise. Never raises, never downloads.
+
+    In order: a folder of that name (a repository of the hub's cache stands for its snapshot), an embedded
+    model, what was downloaded of a hub repository.
+    """
+    # Unlike Path, these take a name that no file can have for an absent one.
+    path = os.path.expanduser(model)  # noqa: PTH111
+    if model.strip() and os.path.isdir(path) and not _is_stray(model, path):  # noqa: PTH112
+        return _snapshot(Path(path)) or Path(path)
+    if model in EMBEDDED:
+        return EMBEDDED[model]
+    if not _HUB_ID.fullmatch(model):
+        return None
+    return _snapshot(hub_folder(environ) / f"{_PREFIX}{model.replace('/', '--')}")
+
+
+def _is_stray(model: str, path: str) -> bool:
+    """Whether a folder only happens to have an embedded model's name."""
+    return model in EMBEDDED and not os.path.isfile(f"{path}/{contents.CONFIG}")  # noqa: PTH113
+
+
+def _snapshot(repository: Path) -> Path | None:
+    """Of a repository in the hub's cache the files of its main branch, else the latest; None elsewhere."""
+    try:
+        if not (repository / "snapshots").is_dir() or (repository / contents.CONFIG).exists():
+            return None
+        main = repository / "refs" / "main"
+        commit = main.read_text(encoding="ascii").strip() if main.is_file() else ""
+        marked = [path for mark in _MARKS for path in repository.glob(f"snapshots/*/{mark}") if path.exists()]
+        folders = (path.parent for path in marked)
+        return max(folders, key=lambda folder: (folder.name == commit, folder.stat().st_mtime), default=None)
+    except (OSError, ValueError) as error:
+        log.debug("cannot look into %s: %s", repository, error)
+        return None
 
 
 def remember(cache: Path, *, used: str | None) -> None:
@@ -70,8 +111,7 @@ def _folder(used: str | None) -> str | None:
         return None
     # Not resolved: a link keeps the name by which the user knows it.
     path = os.path.abspath(os.path.expanduser(used))  # noqa: PTH100, PTH111
-    is_stray = used in EMBEDDED and not os.path.isfile(f"{path}/{contents.CONFIG}")  # noqa: PTH113
-    return path if _is_folder(path) and not is_stray else None
+    return path if _is_folder(path) and not _is_stray(used, path) else None
 
 
 def _is_folder(path: str) -> bool:

@@ -42,17 +42,18 @@ def plan(
     the CPU; `bytes_by_dtype` counts the checkpoint's tensors by safetensors' type names.
     Raises `UsageError` for a device that is not there, `DoesNotFitError`.
     """
-    place, place_reason = _choose_device(device, devices)
-    stored = _stored_dtype(bytes_by_dtype)
-    kind, kind_reason = _choose_dtype(dtype, stored, place)
+    place, place_reason = choose_device(device, devices)
+    stored = stored_dtype(bytes_by_dtype)
+    kind, kind_reason = choose_dtype(dtype, stored, place)
     num_bytes = num_parameters * BYTES[kind] + OVERHEAD_BYTES
     if num_bytes > place.free_bytes:
         raise _does_not_fit(name, num_parameters, kind, place)
-    size = f"{name} takes about {_gib(num_bytes)} of {_gib(place.free_bytes)} free"
+    size = f"{name} takes about {gib(num_bytes)} of {gib(place.free_bytes)} free"
     return LoadPlan(device=place, dtype=kind, num_bytes=num_bytes, reasons=(place_reason, kind_reason, size))
 
 
-def _choose_device(asked: str, devices: Sequence[Device]) -> tuple[Device, str]:
+def choose_device(asked: str, devices: Sequence[Device]) -> tuple[Device, str]:
+    """The device that `asked` means ("auto": the first), and why. Raises `UsageError` without one."""
     if asked == "auto":
         best = devices[0]
         return best, f"device {best.kind} ({best.name}): the best that this torch can use"
@@ -66,13 +67,14 @@ def _choose_device(asked: str, devices: Sequence[Device]) -> tuple[Device, str]:
     )
 
 
-def _stored_dtype(bytes_by_dtype: Mapping[str, int]) -> str:
+def stored_dtype(bytes_by_dtype: Mapping[str, int]) -> str:
     """The dtype of most of the checkpoint's bytes."""
     floats = {kind: size for kind, size in bytes_by_dtype.items() if kind in _STORED}
     return _STORED[max(floats, key=lambda kind: floats[kind])] if floats else "float32"
 
 
-def _choose_dtype(asked: str, stored: str, device: Device) -> tuple[str, str]:
+def choose_dtype(asked: str, stored: str, device: Device) -> tuple[str, str]:
+    """The numbers that a checkpoint of `stored` runs in, and why; both are keys of `BYTES`, or "auto"."""
     if asked != "auto":
         return asked, f"dtype {asked}: asked for"
     if stored == "float32":
@@ -90,15 +92,16 @@ def _does_not_fit(name: str, num_parameters: int, kind: str, device: Device) -> 
     half = num_parameters * 2 + OVERHEAD_BYTES
     fitting = max(0, device.free_bytes - OVERHEAD_BYTES) // 2 / 1e9
     if half < need and half <= device.free_bytes:
-        hint = f"--dtype bfloat16 takes {_gib(half)} and fits"
+        hint = f"--dtype bfloat16 takes {gib(half)} and fits"
     else:
         hint = f"what fits here in bfloat16 is a model of up to {fitting:.1f} billion parameters"
     return DoesNotFitError(
-        f"{name} ({num_parameters / 1e9:.1f} billion parameters) takes about {_gib(need)} in {kind}, "
-        f"{device.kind} has {_gib(device.free_bytes)} free",
+        f"{name} ({num_parameters / 1e9:.1f} billion parameters) takes about {gib(need)} in {kind}, "
+        f"{device.kind} has {gib(device.free_bytes)} free",
         hint=hint,
     )
 
 
-def _gib(num_bytes: int) -> str:
+def gib(num_bytes: int) -> str:
+    """A size as messages show it."""
     return f"{num_bytes / GIB:.1f} GiB"

@@ -51,6 +51,22 @@ SURFACE: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["--model-path", "--conv-template", "--conv-system-msg"],
     ),
+    "llmctl models": (COMMON, []),
+    "llmctl models list": (
+        ["--family", "--kind", "--search", "--local", "--adapter-file", "--json", *COMMON],
+        [],
+    ),
+    "llmctl models match": (
+        ["MODEL", "--explain", "--render", "--template", "--adapter-file", "--json", *COMMON],
+        [],
+    ),
+    "llmctl models show": (
+        [
+            *("MODEL", "--memory", "--context", "--quant", "--device", "--dtype"),
+            *("--adapter-file", "--json", *COMMON),
+        ],
+        [],
+    ),
     "llmctl logs": (COMMON, []),
     "llmctl logs list": (["-n --limit", "--json", *COMMON], []),
     "llmctl logs show": (["SESSION", "--all", "--json", *COMMON], []),
@@ -122,6 +138,7 @@ def test_help_imports_nothing_slow() -> None:
         "llmctl.cli.commands",
         "llmctl.cli.console",
         "llmctl.cli.options",
+        "llmctl.cli.parsing",
         "llmctl.core",
         *(name for name in modules if name.startswith("llmctl.core.")),
     }

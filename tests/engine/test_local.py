@@ -19,7 +19,8 @@ from llmctl.core.types import (
     Message,
     SamplingParams,
 )
-from llmctl.engine.generate import single
+from llmctl.engine.generate import encoder_decoder, jacobi, single
+from llmctl.engine.generate.job import Job
 from llmctl.engine.local import LocalBackend
 from llmctl.loading import hardware
 from llmctl.loading.loader import LoadedModel
@@ -95,7 +96,7 @@ def raw(prompt: str | tuple[int, ...], **sampling: Any) -> CompletionRequest:
 def test_an_answer_streams_as_plain_generation_makes_it() -> None:
     model = loaded()
     prompt_ids = tuple(model.tokenizer.encode("Once upon"))
-    job = single.Job(
+    job = Job(
         prompt_ids=prompt_ids,
         sampling=GREEDY,
         end_ids=model.end_ids,
@@ -397,3 +398,100 @@ def test_a_context_limit_below_the_models_holds_and_can_be_changed() -> None:
 def test_a_context_limit_above_the_models_is_refused() -> None:
     with pytest.raises(UsageError, match=rf"context {CONTEXT + 1}: tiny takes at most {CONTEXT} tokens"):
         LocalBackend(loaded(), context_length=CONTEXT + 1)
+
+
+def loaded_pair(model: Any = None, **changes: Any) -> LoadedModel:
+    """A T5 that reads `CONTEXT` tokens and writes 24."""
+    given = {"tokenizer": tiny.tokenizer(chat_template=None, form="$A </s>"), "answer_length": 24, **changes}
+    return loaded(model or tiny.model("t5"), generates="encoder-decoder", end_ids=frozenset(), **given)
+
+
+def read_by(model: Any) -> list[list[int]]:
+    """The ids that the encoder of `model` reads from now on."""
+    calls: list[list[int]] = []
+    model.encoder.register_forward_pre_hook(
+        lambda _, __, options: calls.append(options["input_ids"][0].tolist()), with_kwargs=True
+    )
+    return calls
+
+
+def test_a_pair_answers_a_completion_as_its_own_way_to_generate_does() -> None:
+    model = loaded_pair()
+    prompt_ids = tuple(model.tokenizer.encode("translate: hello"))
+    job = Job(prompt_ids=prompt_ids, sampling=GREEDY, end_ids=frozenset(), max_new_tokens=16)
+    want = list(encoder_decoder.generate(model.model, model.tokenizer, job))
+    calls = read_by(model.model)
+    deltas = answer(raw("translate: hello"), LocalBackend(model))
+    assert [(each.text, each.token_ids) for each in deltas] == [(each.text, each.token_ids) for each in want]
+    assert calls == [[*model.tokenizer.encode("translate: hello", add_special_tokens=False), tiny.EOS]]
+
+
+def test_a_chat_with_a_pair_needs_a_template_and_says_so() -> None:
+    with pytest.raises(UsageError, match="tiny has no chat template"):
+        answer(ChatRequest(messages=HELLO, sampling=GREEDY), LocalBackend(loaded_pair()))
+
+
+@pytest.mark.parametrize("end", ["", "</s>"])
+def test_a_rendered_chat_ends_for_the_encoder_as_any_text_does(tmp_path: Path, end: str) -> None:
+    model = loaded_pair()
+    calls = read_by(model.model)
+    template = templated(tmp_path, "Q: {{ messages[0].content }}" + end)
+    answer(ChatRequest(messages=HELLO, sampling=GREEDY), LocalBackend(model, template=template))
+    assert calls == [[*model.tokenizer.encode("Q: hello", add_special_tokens=False), tiny.EOS]]
+
+
+def test_a_pair_does_not_go_on_inside_an_answer(tmp_path: Path) -> None:
+    messages = (*HELLO, Message(role="assistant", content="Once upon"))
+    backend = LocalBackend(loaded_pair(), template=templated(tmp_path, CHAT))
+    with pytest.raises(UsageError, match="tiny cannot go on inside an answer"):
+        answer(ChatRequest(messages=messages, sampling=GREEDY, continues_last=True), backend)
+
+
+@pytest.mark.parametrize(
+    ("num_prompt_ids", "asked", "limit", "want"),
+    [
+        (CONTEXT, None, None, 24),
+        (2, 1000, None, 24),
+        (2, 5, None, 5),
+        (16, None, 16, 16),
+    ],
+)
+def test_prompt_and_answer_of_a_pair_have_limits_of_their_own(
+    num_prompt_ids: int, asked: int | None, limit: int | None, want: int
+) -> None:
+    backend = LocalBackend(loaded_pair(), context_length=limit)
+    deltas = answer(raw((1,) * num_prompt_ids, max_new_tokens=asked), backend)
+    assert len(deltas) == want
+    assert finish(deltas).reason == "length"
+
+
+def test_a_prompt_longer_than_the_encoders_limit_is_refused() -> None:
+    with pytest.raises(ContextOverflowError, match=f"has {CONTEXT + 1} tokens.*holds {CONTEXT}$"):
+        answer(raw((1,) * (CONTEXT + 1)), LocalBackend(loaded_pair()))
+
+
+def test_a_decoder_that_goes_on_from_the_prompt_shares_its_limit() -> None:
+    model = loaded_pair(answer_length=None)
+    model.model.config.model_type = "codet5p"
+    assert len(answer(raw((1,) * (CONTEXT - 2), max_new_tokens=None), LocalBackend(model))) == 2
+    with pytest.raises(ContextOverflowError, match="with the answer"):
+        answer(raw((1,) * CONTEXT), LocalBackend(model))
+
+
+def test_jacobi_decoding_answers_as_plain_generation_in_the_blocks_asked_for() -> None:
+    model = loaded(generates="jacobi", block_length=4)
+    calls = recorded(model.model)
+    deltas = answer(raw("Once upon"), LocalBackend(model))
+    assert {len(each) for each in calls[1:-3]} == {4}
+    assert tokens(deltas) == tokens(answer(raw("Once upon"), LocalBackend(loaded())))
+    assert (
+        jacobi.obstacle(
+            model.model, Job(prompt_ids=(1,), sampling=GREEDY, end_ids=frozenset(), max_new_tokens=1)
+        )
+        is None
+    )
+
+
+def test_a_model_that_generates_in_an_unknown_way_is_refused_at_once() -> None:
+    with pytest.raises(UsageError, match="no way to generate is called 'dreams'"):
+        LocalBackend(loaded(generates="dreams"))

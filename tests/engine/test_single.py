@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from llmctl.core.types import Delta, Finish, SamplingParams
 from llmctl.engine.generate import single
+from llmctl.engine.generate.job import Job
 from tests import tiny
 
 GREEDY = SamplingParams(temperature=0.0)
@@ -28,8 +29,8 @@ def job(
     prompt_ids: Sequence[int] = PROMPT,
     end_ids: Sequence[int] = (),
     max_new_tokens: int = 24,
-) -> single.Job:
-    return single.Job(
+) -> Job:
+    return Job(
         prompt_ids=tuple(prompt_ids),
         sampling=sampling,
         end_ids=frozenset(end_ids),
@@ -37,7 +38,7 @@ def job(
     )
 
 
-def said(model: Any, given_job: single.Job) -> list[int]:
+def said(model: Any, given_job: Job) -> list[int]:
     return [each for delta in single.generate(model, TOKENIZER, given_job) for each in delta.token_ids]
 
 
@@ -60,6 +61,72 @@ def said_by_transformers(model: Any, **options: Any) -> list[int]:
 def test_greedy_tokens_are_those_of_transformers(kind: str) -> None:
     model = MODEL(kind)
     assert said(model, job()) == said_by_transformers(model)
+
+
+# Falcon of 40b and 180b, of RW (1b and 7b), and of 7b with a head of its own for every query.
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"new_decoder_architecture": True, "num_kv_heads": 2, "tie_word_embeddings": False},
+        {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True},
+        {"multi_query": False},
+    ],
+)
+def test_all_shapes_of_falcon_run_plainly(changes: dict[str, Any]) -> None:
+    model = tiny.model("falcon", **changes)
+    assert type(model).__module__ == "transformers.models.falcon.modeling_falcon"
+    assert said(model, job()) == said_by_transformers(model)
+
+
+class FromZero(transformers.LlamaForCausalLM):  # type: ignore[misc]
+    """Counts positions from 0 in every step unless it is told them, as the code of ChatGLM 2 and 3 does."""
+
+    def forward(self, input_ids: torch.Tensor, position_ids: Any = None, **options: Any) -> Any:
+        if position_ids is None:
+            position_ids = torch.arange(input_ids.shape[1])[None]
+        return super().forward(input_ids=input_ids, position_ids=position_ids, **options)
+
+
+def test_code_of_a_models_repository_is_told_where_its_tokens_stand() -> None:
+    model = tiny.model()
+    own = FromZero(model.config).eval()
+    own.load_state_dict(model.state_dict())
+    assert said(own, job()) == said(model, job())
+
+
+class WithThirdState(torch.nn.Module):
+    """Looks back one token beside its attention, and keeps that as a third part of a tuple: Yuan 2's way.
+
+    What it says depends on all sums: those of all tokens, and of the last two.
+    """
+
+    device = torch.device("cpu")
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        past_key_values: tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor], ...] | None = None,
+        use_cache: bool = True,
+        return_dict: bool = True,
+    ) -> transformers.utils.ModelOutput:
+        """The logits and the three parts."""
+        assert use_cache
+        assert return_dict
+        ids = input_ids[0]
+        keys, values, before = past_key_values[0] if past_key_values else (ids[:0], ids[:0], ids[:0])
+        keys, values = torch.cat([keys, ids]), torch.cat([values, ids * 7])
+        last_two = torch.cat([before, ids])[-2:]
+        chosen = (values.sum() + 31 * last_two.sum()) % tiny.VOCABULARY_SIZE
+        logits = torch.zeros(1, len(ids), tiny.VOCABULARY_SIZE)
+        logits[0, -1, chosen] = 1.0
+        return transformers.utils.ModelOutput(logits=logits, past_key_values=((keys, values, last_two[-1:]),))
+
+
+def test_a_state_of_any_make_is_handed_back_as_it_came() -> None:
+    tokens, want = said(WithThirdState(), job()), list(PROMPT)
+    for _ in range(24):
+        want.append((7 * sum(want) + 31 * sum(want[-2:])) % tiny.VOCABULARY_SIZE)
+    assert tokens == want[len(PROMPT) :]
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "mamba", "falcon_mamba"])

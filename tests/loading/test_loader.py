@@ -133,10 +133,11 @@ def test_spare_tensors_are_told_in_the_log(folder: Path, caplog: pytest.LogCaptu
             {"model_type": "clip", "architectures": ["CLIPModel"]},
             r"CLIPModel\) is not a model that continues",
         ),
-        ({"model_type": "t5", "architectures": None}, r"\(t5\) is not a model that continues text"),
+        ({"model_type": "t5", "architectures": None}, "lacks weights that its config asks for"),
+        ({"model_type": "seamless_m4t", "architectures": None}, r"\(seamless_m4t\) is not a model that"),
         ({"quantization_config": {"quant_method": "awq", "bits": 4}}, r"is quantised \(awq\)"),
         ({"quantization_config": {"bits": 4}}, r"is quantised \(unknown\)"),
-        ({"model_type": "bart", "architectures": ["BartModel"]}, "not a model that continues text"),
+        ({"model_type": "bart", "architectures": ["BartModel"]}, "lacks weights that its config asks for"),
         ({"is_encoder_decoder": True}, "not a model that continues text"),
         ({"num_attention_heads": "many"}, "does not load"),
         ({"hidden_act": "no_such_function"}, "does not load"),
@@ -373,3 +374,147 @@ def test_a_wrong_shape_names_the_tensor(folder: Path) -> None:
     )
     with pytest.raises(BadFileError, match=r"1 mismatched keys.*model\.norm\.weight"):
         loaded(folder)
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart", "t5gemma", "led"])
+def test_a_model_with_encoder_and_decoder_loads_as_one(tmp_path: Path, kind: str) -> None:
+    model = loaded(tiny.folder(tmp_path / kind, kind))
+    assert (model.generates, type(model.model).__name__) == (
+        "encoder-decoder",
+        type(tiny.model(kind)).__name__,
+    )
+    want = tiny.model(kind).state_dict()
+    assert all(torch.equal(tensor, want[name]) for name, tensor in model.model.state_dict().items())
+    assert model.vocabulary_size == tiny.VOCABULARY_SIZE
+    assert model.end_ids == {tiny.EOS}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "lengths"),
+    [
+        ("t5", {"n_positions": 512}, (512, 512)),
+        ("bart", {}, (256, 256)),
+        ("led", {}, (256, 64)),
+        ("t5gemma", {}, (256, 256)),
+    ],
+)
+def test_encoder_and_decoder_have_lengths_of_their_own(
+    tmp_path: Path, kind: str, changes: dict[str, int], lengths: tuple[int, int]
+) -> None:
+    model = loaded(tiny.folder(tmp_path / kind, kind, **changes))
+    assert (model.context_length, model.answer_length) == lengths
+
+
+def test_a_causal_model_has_one_length_for_both(whole: Path) -> None:
+    model = loaded(whole)
+    assert (model.generates, model.answer_length, model.block_length) == ("causal", None, None)
+
+
+def test_a_family_may_ask_for_jacobi_decoding(whole: Path) -> None:
+    model = loaded(whole, generates="jacobi", block_length=16)
+    assert (model.generates, model.block_length) == ("jacobi", 16)
+    assert loaded(whole, generates="causal").generates == "causal"
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "is_made"),
+    [
+        ("llama", "encoder-decoder", "causal"),
+        ("t5", "jacobi", "encoder-decoder"),
+        ("t5", "causal", "encoder-decoder"),
+    ],
+)
+def test_a_family_and_a_config_that_contradict_each_other_are_told(
+    tmp_path: Path, kind: str, asked: str, is_made: str
+) -> None:
+    with pytest.raises(UsageError, match=f"m is said to generate as '{asked}', but.* makes it '{is_made}'"):
+        loaded(tiny.folder(tmp_path / "m", kind), generates=asked)
+
+
+def test_a_model_of_a_family_that_does_not_generate_is_refused(whole: Path) -> None:
+    with pytest.raises(UsageError, match="tiny belongs to a family that does not generate text"):
+        loaded(whole, generates="none")
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "name", "num_layers"),
+    [
+        ("t5", {"num_layers": 1}, "encoder.block.1", 1),
+        ("t5", {"num_layers": 1, "num_decoder_layers": 2}, "encoder.block.1", 1),
+        ("t5", {"num_decoder_layers": 1}, "decoder.block.1", 1),
+        ("bart", {"decoder_layers": 1}, "decoder.layers.1", 1),
+        ("bart", {"encoder_layers": 1}, "encoder.layers.1", 1),
+    ],
+)
+def test_a_pair_with_fewer_layers_than_its_weights_is_refused(
+    tmp_path: Path, kind: str, changes: dict[str, int], name: str, num_layers: int
+) -> None:
+    folder = tiny.folder(tmp_path / "m", kind)
+    tiny.edit_json(folder / "config.json", **changes)
+    with pytest.raises(BadFileError, match=rf"layer 1 \(.*{name}\..*only {num_layers} layers"):
+        loaded(folder)
+
+
+def test_a_pair_is_greedy_unless_its_makers_draw(tmp_path: Path) -> None:
+    folder = tiny.folder(tmp_path / "m", "t5")
+    assert sampling_of(folder) == SamplingParams(temperature=0.0)
+    assert sampling_of(folder, do_sample=True, temperature=0.5) == SamplingParams(temperature=0.5)
+
+
+@pytest.mark.parametrize("place", ["config.json", "generation_config.json"])
+def test_recommendations_that_are_not_followed_are_told(
+    tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tiny.folder(tmp_path / "m", "bart")
+    tiny.edit_json(folder / place, num_beams=4, no_repeat_ngram_size=3, min_length=0)
+    with caplog.at_level(logging.INFO, logger="llmctl"):
+        loaded(folder)
+    assert "m recommends num_beams 4, no_repeat_ngram_size 3, which llmctl does not do" in caplog.text
+
+
+def with_own_code(folder: Path, *, base: str, model_type: str, auto_class: str) -> Path:
+    """Give a model folder code of its own, in one file, that only inherits from `base` of transformers."""
+    config_class, model_class = f"{base.partition('For')[0]}Config", base
+    code = (
+        f"import transformers\n"
+        f"class OwnConfig(transformers.{config_class}):\n    model_type = {model_type!r}\n"
+        f"class OwnModel(transformers.{model_class}):\n"
+        f"    config_class = OwnConfig\n"
+    )
+    (folder / f"own_{model_type}.py").write_text(code, encoding="utf-8")
+    auto_map = {"AutoConfig": f"own_{model_type}.OwnConfig", auto_class: f"own_{model_type}.OwnModel"}
+    tiny.edit_json(folder / "config.json", model_type=model_type, auto_map=auto_map)
+    return folder
+
+
+@pytest.fixture
+def _own_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+
+
+@pytest.mark.usefixtures("_own_modules")
+def test_trusted_code_of_a_pair_loads_as_one(tmp_path: Path) -> None:
+    folder = with_own_code(
+        tiny.folder(tmp_path / "m", "t5"),
+        base="T5ForConditionalGeneration",
+        model_type="codet5p",
+        auto_class="AutoModelForSeq2SeqLM",
+    )
+    model = loaded(folder, trust_remote_code=True)
+    assert (model.generates, type(model.model).__name__) == ("encoder-decoder", "OwnModel")
+    # Its decoder goes on from the prompt, so that both share one length.
+    assert model.answer_length is None
+
+
+# ChatGLM stands there as a pair, which it is not; the first of its name as nothing but a model.
+@pytest.mark.usefixtures("_own_modules")
+@pytest.mark.parametrize("auto_class", ["AutoModelForSeq2SeqLM", "AutoModel"])
+def test_code_that_calls_itself_a_pair_and_is_none_stays_causal(tmp_path: Path, auto_class: str) -> None:
+    folder = with_own_code(
+        tiny.folder(tmp_path / "m"),
+        base="LlamaForCausalLM",
+        model_type=f"own{len(auto_class)}",
+        auto_class=auto_class,
+    )
+    model = loaded(folder, trust_remote_code=True)
+    assert (model.generates, type(model.model).__name__) == ("causal", "OwnModel")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from llmctl.core.name_list import read_names
-from llmctl.loading.local_models import MAX_FOLDERS, hub_folder, local_models, remember
+from llmctl.demo import MODELS
+from llmctl.loading.local_models import MAX_FOLDERS, find_here, hub_folder, local_models, remember
 from tests.conftest import ROOT
 
 EMBEDDED = ["demo", "demo-base"]
@@ -207,3 +208,53 @@ def test_it_imports_nothing_slow() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert (ended.stdout, ended.stderr) == ("set()\n", "")
+
+
+def snapshot(hub: Path, name: str, commit: str, file: str = "config.json") -> Path:
+    """A commit of a repository in the cache."""
+    folder = hub / f"models--{name.replace('/', '--')}" / "snapshots" / commit
+    folder.mkdir(parents=True)
+    (folder / file).write_text("{}")
+    return folder
+
+
+def test_what_is_downloaded_is_found_by_its_id_and_by_its_folder(hub: Path) -> None:
+    folder = snapshot(hub, "a/b", "0123")
+    for model in ("a/b", str(hub / "models--a--b"), str(folder)):
+        assert find_here(model, os.environ) == folder
+
+
+def test_the_main_branch_goes_before_a_later_commit(hub: Path) -> None:
+    old, new = snapshot(hub, "a/b", "0123"), snapshot(hub, "a/b", "4567")
+    os.utime(old, (1, 1))
+    assert find_here("a/b", os.environ) == new
+    (hub / "models--a--b" / "refs").mkdir()
+    (hub / "models--a--b" / "refs" / "main").write_text("0123")
+    assert find_here("a/b", os.environ) == old
+
+
+def test_an_adapter_of_the_hub_is_found(hub: Path) -> None:
+    folder = snapshot(hub, "a/lora", "0123", file="adapter_config.json")
+    assert find_here("a/lora", os.environ) == folder
+
+
+def test_an_embedded_model_gives_way_to_a_model_folder_of_its_name_only(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert find_here("demo", os.environ) == MODELS["demo"]
+    (tmp_path / "demo" / "config.json").write_text("{}")
+    assert find_here("demo", os.environ) == Path("demo")
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["", " ", "a/b", "no-such", "./no-such", "a\0b", "\udcff", "~nobody-at-all/x", "x" * 5000],
+)
+def test_a_name_that_nothing_here_has_is_not_found(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hub.mkdir()
+    assert find_here(model, os.environ) is None

@@ -49,7 +49,7 @@ def conversation(*contents: str, system: str | None = None) -> list[Message]:
 
 
 def rendered(tokenizer: Any, messages: Sequence[Message], *, opens: bool) -> str:
-    template = choose(None, tokenizer.chat_template, model="m")
+    template = choose(None, None, tokenizer.chat_template, model="m").template
     return render(
         template, messages, special_tokens=tokenizer.special_tokens_map, add_generation_prompt=opens
     )
@@ -216,7 +216,7 @@ def test_a_continued_answer_is_prompted_as_transformers_does(shared: Path, name:
     messages = conversation("hello", last)
     plain = [{"role": message.role, "content": message.content} for message in messages]
     want = tokenizer.apply_chat_template(plain, tokenize=False, continue_final_message=True)
-    template = choose(None, tokenizer.chat_template, model="m")
+    template = choose(None, None, tokenizer.chat_template, model="m").template
     got = render(template, messages, special_tokens=tokenizer.special_tokens_map, continues_last=True)
     assert got == want
 

@@ -1,0 +1,71 @@
+"""The accelerators of a machine as far as one sees them without torch; `devices` asks torch and is sure."""
+
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+from llmctl.loading import hardware
+from llmctl.loading.hardware import Device
+
+_MIB = 1024**2
+_QUERY = ("--query-gpu=name,memory.total,memory.free,compute_cap", "--format=csv,noheader,nounits")
+_TIMEOUT_S = 10
+_BF16_SINCE = 8.0
+"""NVIDIA's compute capability."""
+_METAL_SHARE = 0.75
+"""How much of a Mac's memory its GPU may take, about."""
+
+
+def visible() -> list[Device]:
+    """The first cuda or mps device that the installed torch could use, and the CPU last."""
+    return [*_cuda(), *_mps(), hardware.cpu()]
+
+
+def _cuda() -> Iterator[Device]:
+    program = shutil.which("nvidia-smi")
+    if program is None or _is_torch_for_cpu():
+        return
+    try:
+        # The driver's own program, with fixed arguments.
+        answer = subprocess.run(  # noqa: S603
+            [program, *_QUERY], capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    fields = [field.strip() for field in answer.stdout.partition("\n")[0].split(",")]
+    try:
+        name, total, free, capability = fields
+        yield Device(
+            kind="cuda",
+            name=name,
+            total_bytes=int(total) * _MIB,
+            free_bytes=int(free) * _MIB,
+            has_bf16=float(capability) >= _BF16_SINCE,
+        )
+    # No driver, no device, or a device that does not tell its memory: it answers in words then.
+    except ValueError:
+        return
+
+
+def _mps() -> Iterator[Device]:
+    if platform.system() != "Darwin" or platform.machine() != "arm64":
+        return
+    host = hardware.cpu()
+    total = int(host.total_bytes * _METAL_SHARE)
+    yield Device(
+        kind="mps",
+        name=host.name,
+        total_bytes=total,
+        free_bytes=min(total, host.free_bytes),
+        has_bf16=host.has_bf16,
+    )
+
+
+def _is_torch_for_cpu() -> bool:
+    """Whether the installed torch was built without CUDA; its version says so."""
+    try:
+        return importlib.metadata.version("torch").endswith("+cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False

@@ -1,0 +1,155 @@
+"""What a configuration says of a model's make: can llmctl run it, with which class, how does it generate?
+
+Looks at `config.json` alone, before any weight is read.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import transformers
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+
+from llmctl.core.errors import BadFileError, UsageError
+from llmctl.loading.checkpoint import Checkpoint
+
+Generates = Literal["causal", "encoder-decoder", "jacobi"]
+PACKED_SHARE = 0.1
+_REPEATS_PROMPT = ("codet5p",)
+"""Encoder-decoders whose decoder goes on from the prompt that the encoder reads: CodeT5+ of 2b and above."""
+_OF_SPEECH = ("seamless_m4t", "seamless_m4t_v2")
+
+
+def check(checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
+    """Refuse what transformers could not run.
+
+    Raises `UsageError` for code of the repository that nobody trusts yet, else `BadFileError`.
+    """
+    config, name = checkpoint.config, checkpoint.name
+    kind = config.get("model_type")
+    if "auto_map" in config and not is_known(config):
+        if not trust_remote_code:
+            raise own_code(checkpoint)
+        return
+    if not is_known(config):
+        version = transformers.__version__
+        raise BadFileError(
+            f"{name} has the architecture {kind!r}, which transformers {version} does not know",
+            hint="a newer transformers may: pip install -U transformers",
+        )
+    if not (_continues_text(config) or _answers_text(config)):
+        told = config.get("architectures")
+        names = ", ".join(map(str, told)) if isinstance(told, list) else kind
+        raise BadFileError(f"{name} ({names}) is not a model that continues text, so it cannot chat")
+    if method := _quantised_by(checkpoint):
+        raise BadFileError(
+            f"{name} is quantised ({method}), which this version of llmctl does not read yet",
+            hint="take the model's 16-bit checkpoint",
+        )
+
+
+def own_code(checkpoint: Checkpoint) -> UsageError:
+    """The refusal of code that comes with a model."""
+    return UsageError(
+        f"{checkpoint.name} runs on code from its own repository, which llmctl does not run unasked",
+        hint="read that code, then add --trust-remote-code",
+    )
+
+
+def is_known(config: Mapping[str, Any]) -> bool:
+    """Whether transformers itself has the architecture."""
+    kind = config.get("model_type")
+    return isinstance(kind, str) and kind in CONFIG_MAPPING
+
+
+def generates(config: Any, *, name: str, asked: str | None) -> Generates:
+    """How a model with the loaded `config` generates; `asked` is what its family's row says, if any.
+
+    Raises `UsageError` where the two cannot both be right, and for a family that does not generate.
+    """
+    if asked == "none":
+        raise UsageError(
+            f"{name} belongs to a family that does not generate text",
+            hint=f"`llmctl models match {name} --explain` says which family, and why",
+        )
+    found: Generates = "encoder-decoder" if config.is_encoder_decoder else "causal"
+    if asked is None or asked == found:
+        return found
+    if (asked, found) == ("jacobi", "causal"):
+        return "jacobi"
+    raise UsageError(
+        f"{name} is said to generate as {asked!r}, but its config.json makes it {found!r}",
+        hint="mend `generates` in the family's row, or see `llmctl models match` for the row that was taken",
+    )
+
+
+def auto_class(config: Any, *, is_pair: bool) -> Any:
+    """The transformers class that loads the model of a loaded `config`."""
+    usual = "AutoModelForSeq2SeqLM" if is_pair else "AutoModelForCausalLM"
+    if is_known({"model_type": config.model_type}):
+        return getattr(transformers, usual)
+    own = getattr(config, "auto_map", None) or {}
+    # ChatGLM calls itself a pair there, which it is not; older code has but the plainest entry.
+    names = (usual, "AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModel")
+    return getattr(transformers, next((name for name in names if name in own), usual))
+
+
+def repeats_prompt(config: Any) -> bool:
+    """Whether the decoder of a pair is given the encoder's prompt to go on from."""
+    return config.model_type in _REPEATS_PROMPT
+
+
+def num_layers(config: Any, tensor: str) -> int | None:
+    """Layers that a checkpoint may hold on the side of `tensor`, those included that only predict ahead."""
+    if config.is_encoder_decoder:
+        side = "decoder" if "decoder." in tensor else "encoder"
+        keys = (f"num_{side}_layers", f"{side}_layers", "num_layers")
+        own = getattr(getattr(config, side, None), "num_hidden_layers", None)
+        return own or next(filter(None, (getattr(config, key, None) for key in keys)), None)
+    text_config = config.get_text_config()
+    count = getattr(text_config, "num_hidden_layers", None)
+    return count + (getattr(text_config, "num_nextn_predict_layers", None) or 0) if count else None
+
+
+def _continues_text(config: Mapping[str, Any]) -> bool:
+    """Whether the architecture is made to go on from a text.
+
+    transformers also loads encoders, and the decoder alone of a pair; both would answer nonsense.
+    """
+    kind = config["model_type"]
+    is_encoder = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder")
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not _is_pair(config) and not is_encoder
+
+
+def _answers_text(config: Mapping[str, Any]) -> bool:
+    """Whether the architecture is made to read one text and write another."""
+    kind = config["model_type"]
+    # The others of that table listen.
+    return (
+        kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES and _is_pair(config) and kind not in _OF_SPEECH
+    )
+
+
+def _is_pair(config: Mapping[str, Any]) -> bool:
+    of_class = getattr(CONFIG_MAPPING[config["model_type"]], "is_encoder_decoder", False)
+    return bool(config.get("is_encoder_decoder", of_class))
+
+
+def _quantised_by(checkpoint: Checkpoint) -> str | None:
+    """The method of a quantised checkpoint, or what its tensors betray when the config says nothing of it."""
+    told = checkpoint.config.get("quantization_config")
+    if told:
+        return str(told.get("quant_method", "unknown")) if isinstance(told, Mapping) else str(told)
+    packed = {
+        kind: size
+        for kind, size in checkpoint.bytes_by_dtype.items()
+        if kind.startswith(("F8", "F4")) or kind in ("I8", "U8", "I32")
+    }
+    # Masks and position tables are integers too, but small beside the weights.
+    if sum(packed.values()) > PACKED_SHARE * checkpoint.num_bytes:
+        return f"{', '.join(sorted(packed))} weights, and the config does not say how"
+    return None
