@@ -11,7 +11,7 @@ _llmctl_command() {
             ;;
         'llmctl chat')
             commands=''
-            flags='-p --prompt -f --file -s --system --messages --raw --template -x --extract --json --style --plain --hide-reasoning -c --continue --session --no-log --no-history --url --api-key-file --timeout --temperature --top-p --top-k --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed --max-new-tokens --stop --stop-token-id --logprobs --device --dtype --context --revision --trust-remote-code -v --verbose -q --quiet --debug --color -h --help'
+            flags='-p --prompt -f --file -s --system --messages --raw --template --adapter-file -x --extract --json --style --plain --hide-reasoning --thinking --no-thinking -c --continue --session --no-log --no-history --url --api-key-file --timeout --temperature --top-p --top-k --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed --max-new-tokens --stop --stop-token-id --logprobs --device --dtype --context --revision --trust-remote-code -v --verbose -q --quiet --debug --color -h --help'
             places=('@models @folders') many=
             ;;
         'llmctl models')
@@ -99,7 +99,7 @@ _llmctl_value() {
         'llmctl chat')
             case $2 in
                 -p | --prompt | -s | --system | --url | --timeout | --temperature | --top-p | --top-k | --min-p | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | --max-new-tokens | --stop | --stop-token-id | --logprobs | --context | --revision) offers='' ;;
-                -f | --file | --messages | --template | --api-key-file) offers='@files' ;;
+                -f | --file | --messages | --template | --adapter-file | --api-key-file) offers='@files' ;;
                 --style) offers='rich simple programmatic' ;;
                 --session) offers='@sessions' ;;
                 --device) offers='auto cuda xpu mps cpu' ;;

@@ -90,6 +90,7 @@ function __llmctl_takes_value
             'llmctl/chat --system' \
             'llmctl/chat --messages' \
             'llmctl/chat --template' \
+            'llmctl/chat --adapter-file' \
             'llmctl/chat --style' \
             'llmctl/chat --session' \
             'llmctl/chat --url' \
@@ -221,12 +222,14 @@ complete -c llmctl -n '__llmctl_at llmctl/chat' -s f -l file -rF -d 'Text before
 complete -c llmctl -n '__llmctl_at llmctl/chat' -s s -l system -x -d 'System message'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l messages -rF -d 'JSON list of messages to answer; - is stdin'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l raw -d 'Go on with the text as it is, no template'
-complete -c llmctl -n '__llmctl_at llmctl/chat' -l template -rF -d 'Jinja chat template instead of the model\'s'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l template -rF -d 'Chat template instead of the model\'s: a Jinja file, or a name'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l adapter-file -rF -d 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -s x -l extract -d 'Only the answer\'s last code block'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l json -d 'Answer, counts and times as JSON; errors too'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l style -x -a 'rich simple programmatic' -d 'rich: markdown; simple: bare text; programmatic: JSON lines in and out'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l plain -d 'No markdown, colour or line editing of our own'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l hide-reasoning -d 'Leave out what the model says to itself first'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l thinking -l no-thinking -d 'Have the model reason first, or not; left out, as its template has it'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -s c -l continue -d 'Go on with the last conversation'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l session -x -a '(__llmctl_offer @sessions)' -d 'Go on with the conversation of this name, or begin it'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l no-log -d 'Keep nothing of what is said'

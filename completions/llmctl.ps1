@@ -38,12 +38,14 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
                 @{ Names = @('-s', '--system'); Offers = ''; Help = 'System message' }
                 @{ Names = @('--messages'); Offers = '@files'; Help = 'JSON list of messages to answer; - is stdin' }
                 @{ Names = @('--raw'); Offers = $null; Help = 'Go on with the text as it is, no template' }
-                @{ Names = @('--template'); Offers = '@files'; Help = 'Jinja chat template instead of the model''s' }
+                @{ Names = @('--template'); Offers = '@files'; Help = 'Chat template instead of the model''s: a Jinja file, or a name' }
+                @{ Names = @('--adapter-file'); Offers = '@files'; Help = 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable' }
                 @{ Names = @('-x', '--extract'); Offers = $null; Help = 'Only the answer''s last code block' }
                 @{ Names = @('--json'); Offers = $null; Help = 'Answer, counts and times as JSON; errors too' }
                 @{ Names = @('--style'); Offers = 'rich simple programmatic'; Help = 'rich: markdown; simple: bare text; programmatic: JSON lines in and out' }
                 @{ Names = @('--plain'); Offers = $null; Help = 'No markdown, colour or line editing of our own' }
                 @{ Names = @('--hide-reasoning'); Offers = $null; Help = 'Leave out what the model says to itself first' }
+                @{ Names = @('--thinking', '--no-thinking'); Offers = $null; Help = 'Have the model reason first, or not; left out, as its template has it' }
                 @{ Names = @('-c', '--continue'); Offers = $null; Help = 'Go on with the last conversation' }
                 @{ Names = @('--session'); Offers = '@sessions'; Help = 'Go on with the conversation of this name, or begin it' }
                 @{ Names = @('--no-log'); Offers = $null; Help = 'Keep nothing of what is said' }

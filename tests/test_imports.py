@@ -24,6 +24,8 @@ PLAIN = (
     "llmctl/loading/plan.py",
     "llmctl/loading/checkpoint.py",
     "llmctl/engine/detokenize.py",
+    "llmctl/engine/generate/choose.py",
+    "llmctl/engine/generate/job.py",
 )
 HEAVY = ("torch", "transformers", "numpy")
 SCRIPT = """

@@ -190,6 +190,7 @@ FLAG_NAMES = {
     "log": "--no-log",
     "history": "--no-history",
     "reasoning": "--hide-reasoning",
+    "thinking": "--thinking",
 }
 """What a setting is called on the command line, where that is not `--` and its name."""
 

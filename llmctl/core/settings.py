@@ -40,6 +40,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "color": ("auto", "always", "never"),
     "reasoning": ("show", "fold", "hide"),
+    "thinking": ("auto", "on", "off"),
     "overflow": ("ask", "drop", "stop"),
     "style": ("rich", "simple"),
     "log": ("on", "off"),
@@ -71,6 +72,8 @@ class Settings:
     """Limit on prompt and answer together in tokens, below the model's own."""
     reasoning: str = "show"
     """What happens to the text that a model writes to itself before it answers."""
+    thinking: str = "auto"
+    """Whether models that can do either reason before they answer; auto leaves that to the model."""
     overflow: str = "ask"
     """What a conversation does that is longer than the context."""
     style: str | None = None
@@ -103,6 +106,8 @@ class Settings:
         return replace(self, **own, sampling=sampled, origins=origins)
 
 
+REASONS: Mapping[str, bool | None] = {"auto": None, "on": True, "off": False}
+"""What the values of `thinking` mean in a request."""
 NAMES: tuple[str, ...] = tuple(f.name for f in fields(Settings) if f.name not in ("sampling", "origins"))
 KEYS: tuple[str, ...] = (*NAMES, *sampling.KEYS)
 

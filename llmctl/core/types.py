@@ -39,7 +39,7 @@ class Message:
     parts: tuple[Part, ...] = ()
     """Text and images in their order; empty where there is text alone."""
     fields: Mapping[str, object] = field(default_factory=dict, hash=False, repr=False)
-    """What else a template reads of a turn, by its name there: `tool_calls`, `name`, `reasoning_content`, …"""
+    """What else a template reads of a turn, by its name there: `tool_calls`, `reasoning_content`, …"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,8 @@ class ChatRequest:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     continues_last: bool = False
     """Whether to go on with the last message, the assistant's own, instead of answering it."""
+    reasons: bool | None = None
+    """Whether the model is to reason before it answers; None leaves that to its template."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from llmctl.engine.generate.job import BLOCK_LENGTH, Job
 from llmctl.loading import devices
 from llmctl.loading.loader import LoadedModel
 from llmctl.prompts.prompt import Prompt, compose
+from llmctl.prompts.render import Inputs
 from llmctl.prompts.template import ChatTemplate, RowTemplate, choose
 
 log = logging.getLogger(__name__)
@@ -74,13 +75,19 @@ class LocalBackend:
 
     def prompt(self, messages: tuple[Message, ...], *, continues_last: bool = False) -> str:
         """The text that the model is prompted with; raises what `generate` raises over it."""
-        return self._compose(messages, continues_last=continues_last).text
+        return self._compose(ChatRequest(messages=messages, continues_last=continues_last)).text
 
-    def _compose(self, messages: tuple[Message, ...], *, continues_last: bool) -> Prompt:
+    def _compose(self, request: ChatRequest) -> Prompt:
         tokenizer = self._loaded.tokenizer
         chosen = choose(self._template, self._row, tokenizer.chat_template, model=self._loaded.name)
         special_tokens = tokenizer.special_tokens_map
-        prompt = compose(chosen, messages, special_tokens=special_tokens, continues_last=continues_last)
+        prompt = compose(
+            chosen,
+            request.messages,
+            special_tokens=special_tokens,
+            continues_last=request.continues_last,
+            inputs=Inputs(reasoning=request.reasons),
+        )
         for note in prompt.notes:
             if note not in self._told:
                 self._told.add(note)
@@ -120,7 +127,7 @@ class LocalBackend:
                     f"{self._loaded.name} cannot go on inside an answer: it reads and writes apart",
                     hint="ask anew, with what is to be continued in the prompt",
                 )
-            prompt = self._compose(request.messages, continues_last=request.continues_last)
+            prompt = self._compose(request)
             # Some templates open the block themselves, and what comes first is reasoning.
             is_open = _opens_reasoning(prompt.text)
             splitter = None if request.continues_last else ReasoningSplitter(is_open=is_open)
@@ -139,12 +146,14 @@ class LocalBackend:
 
     def _with_stops(self, sampling: SamplingParams, prompt: Prompt | None) -> SamplingParams:
         """What was asked for, and what ends an answer in the template's own format."""
-        if prompt is None or not (prompt.stop or prompt.stop_token_ids):
+        if prompt is None:
             return sampling
-        known = tuple(one for one in prompt.stop_token_ids if one < self._loaded.vocabulary_size)
+        row = self._row or RowTemplate(name="")
+        ids = (*prompt.stop_token_ids, *row.stop_token_ids)
+        known = tuple(one for one in ids if one < self._loaded.vocabulary_size)
         return replace(
             sampling,
-            stop=(*sampling.stop, *prompt.stop),
+            stop=(*sampling.stop, *prompt.stop, *row.stop),
             stop_token_ids=(*sampling.stop_token_ids, *known),
         )
 

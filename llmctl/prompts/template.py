@@ -50,6 +50,9 @@ class RowTemplate:
     """Whether it goes before the tokenizer's own."""
     family: str = ""
     """The row's id, for messages."""
+    stop: tuple[str, ...] = ()
+    """Beside the template's own."""
+    stop_token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

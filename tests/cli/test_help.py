@@ -42,14 +42,16 @@ SURFACE: dict[str, tuple[list[str], list[str]]] = {
         [
             "MODEL",
             *("-p --prompt", "-f --file", "-s --system", "--messages", "--raw", "--template"),
+            "--adapter-file",
             *("-x --extract", "--json", "--style", "--plain", "--hide-reasoning"),
+            "--thinking --no-thinking",
             *("-c --continue", "--session", "--no-log", "--no-history"),
             *("--url", "--api-key-file", "--timeout"),
             *SAMPLING,
             *LOADING,
             *COMMON,
         ],
-        ["--model-path", "--conv-template", "--conv-system-msg"],
+        ["--model-path", "--conv-template", "--conv-system-msg", "--enable-exllama", "--enable-xft"],
     ),
     "llmctl models": (COMMON, []),
     "llmctl models list": (

@@ -11,6 +11,7 @@ from llmctl.cli.chat.keep import open_conversation, resumed
 from llmctl.cli.chat.once import Once
 from llmctl.cli.chat.opening import Opening, opener
 from llmctl.cli.console import Console
+from llmctl.cli.models.families import AdapterFiles
 from llmctl.cli.options import FLAG_NAMES, console_of, flags_of, settings_of
 from llmctl.core.errors import UsageError
 from llmctl.prompts.template import read
@@ -68,9 +69,12 @@ def chat(
     template: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Jinja chat template instead of the model's.", rich_help_panel=_PROMPT
+            metavar="FILE|NAME",
+            help="Chat template instead of the model's: a Jinja file, or a name.",
+            rich_help_panel=_PROMPT,
         ),
     ] = None,
+    adapter_file: AdapterFiles = None,
     extract: Annotated[
         bool,
         typer.Option("-x", "--extract", help="Only the answer's last code block.", rich_help_panel=_OUTPUT),
@@ -102,6 +106,15 @@ def chat(
             rich_help_panel=_OUTPUT,
         ),
     ] = False,
+    is_thinking: Annotated[
+        bool | None,
+        typer.Option(
+            "--thinking/--no-thinking",
+            help="Have the model reason first, or not; left out, as its template has it.",
+            rich_help_panel=_PROMPT,
+            show_default=False,
+        ),
+    ] = None,
     is_continued: Annotated[
         bool,
         typer.Option("-c", "--continue", help="Go on with the last conversation.", rich_help_panel=_SESSION),
@@ -145,6 +158,8 @@ def chat(
     model_path: Annotated[str | None, typer.Option(hidden=True)] = None,
     conv_template: Annotated[str | None, typer.Option(hidden=True)] = None,
     conv_system_msg: Annotated[str | None, typer.Option(hidden=True)] = None,
+    enable_exllama: Annotated[bool, typer.Option("--enable-exllama", hidden=True)] = False,
+    enable_xft: Annotated[bool, typer.Option("--enable-xft", hidden=True)] = False,
 ) -> int:
     """Chat with a model, or answer one prompt.
 
@@ -158,6 +173,8 @@ def chat(
     flags["system"] = _either(system, "--system", conv_system_msg, "--conv-system-msg")
     flags |= {key: "off" for key, is_off in (("log", no_log), ("history", no_history)) if is_off}
     flags |= {"reasoning": "hide"} if hide_reasoning else {}
+    flags |= {"thinking": "on" if is_thinking else "off"} if is_thinking is not None else {}
+    _refuse_gone_engines(enable_exllama=enable_exllama, enable_xft=enable_xft)
     settings = settings_of(ctx).with_flags(flags, names=FLAG_NAMES)
     chosen = _either(template, "--template", conv_template, "--conv-template")
     sources = Sources(
@@ -192,10 +209,20 @@ def chat(
         # Read now: loading takes long, and a wrong path should not wait for it.
         template=read(chosen) if chosen is not None else None,
         api_key_file=api_key_file,
+        adapter_files=tuple(adapter_file or ()),
     )
     console = console_of(ctx)
     console.is_plain = plain
     return _talk(console, opening, sources, output, keeping)
+
+
+def _refuse_gone_engines(*, enable_exllama: bool, enable_xft: bool) -> None:
+    """FastChat's flags for engines whose packages are gone."""
+    from llmctl.engine.generate.choose import stream_function
+
+    for is_asked, name in ((enable_exllama, "exllama"), (enable_xft, "xft")):
+        if is_asked:
+            stream_function(name)
 
 
 def _either(value: str | None, name: str, other: str | None, other_name: str) -> str | None:

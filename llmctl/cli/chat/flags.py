@@ -128,6 +128,7 @@ def check_place(opening: Opening) -> None:
     flags += ["--revision"] if opening.revision is not None else []
     flags += ["--trust-remote-code"] if opening.trust_remote_code else []
     flags += ["--template"] if opening.template is not None else []
+    flags += ["--adapter-file"] if opening.adapter_files else []
     if settings.url is not None and flags:
         raise UsageError(
             f"{flags[0]} is for a model in this process, and {settings.url} is a server",

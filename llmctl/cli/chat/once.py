@@ -10,6 +10,7 @@ from llmctl.cli.chat.streams import TextStream, reasoning_stream, text_stream
 from llmctl.cli.console import Console
 from llmctl.core.backend import Backend
 from llmctl.core.errors import LlmctlError
+from llmctl.core.settings import REASONS
 from llmctl.core.types import ChatRequest, CompletionRequest, GenerationRequest, Message
 
 
@@ -62,14 +63,15 @@ class Once:
     def _request(
         self, backend: Backend, prompt: str | tuple[Message, ...], conversation: Conversation | None
     ) -> GenerationRequest:
-        params = params_for(backend, self._opener.opening.settings)
+        settings = self._opener.opening.settings
+        params, reasons = params_for(backend, settings), REASONS[settings.thinking]
         if conversation is not None:
             assert isinstance(prompt, str)
             conversation.add_question(prompt, model=self._opener.identity)
-            return ChatRequest(messages=conversation.messages, sampling=params)
+            return ChatRequest(messages=conversation.messages, sampling=params, reasons=reasons)
         if isinstance(prompt, str):
             return CompletionRequest(prompt=prompt, sampling=params)
-        return ChatRequest(messages=prompt, sampling=params)
+        return ChatRequest(messages=prompt, sampling=params, reasons=reasons)
 
     def _text(self) -> TextStream | None:
         if self._output.is_json or self._output.extracts_code:

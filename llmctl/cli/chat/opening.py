@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from llmctl.cli.chat.family import family_of, row_template, suited
 from llmctl.core import log, sampling
 from llmctl.core.errors import DoesNotFitError, UsageError
 from llmctl.core.places import Places, expanded
@@ -39,6 +40,8 @@ class Opening:
     trust_remote_code: bool = False
     template: "ChatTemplate | None" = None
     api_key_file: str | None = None
+    adapter_files: tuple[str, ...] = ()
+    """Families of the user's own, TOML or Python."""
 
     @property
     def model(self) -> str | None:
@@ -248,17 +251,25 @@ def _load(opening: Opening, progress: "Progress") -> "LocalBackend":
 
     log.tame_libraries()
     settings = opening.settings
+    family = family_of(settings.model, opening.adapter_files)
     request = LoadRequest(
         model=settings.model,
         revision=opening.revision,
         device=settings.device,
         dtype=settings.dtype,
         trust_remote_code=opening.trust_remote_code,
+        generates=family.generates if family is not None else None,
+        block_length=family.loading.get("jacobi_tokens") if family is not None else None,
     )
     loaded = load(request, progress)
+    # A model that has just been downloaded tells more than its name did.
+    family = family or family_of(settings.model, opening.adapter_files)
+    loaded = suited(loaded, family)
     # Now it is on this machine, and the shell can offer it.
     remember(Places.from_environ(os.environ).cache, used=settings.model)
-    return LocalBackend(loaded, template=opening.template, context_length=settings.context)
+    return LocalBackend(
+        loaded, template=opening.template, context_length=settings.context, row=row_template(family)
+    )
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

@@ -16,7 +16,7 @@ from llmctl.cli.repl.view import AnswerView, Look
 from llmctl.core import sampling
 from llmctl.core.backend import Backend
 from llmctl.core.errors import ContextOverflowError, LlmctlError
-from llmctl.core.settings import Settings
+from llmctl.core.settings import REASONS, Settings
 from llmctl.core.types import ChatRequest, Message
 
 Mode = Literal["answer", "again", "continue"]
@@ -196,7 +196,12 @@ class Repl:
             backend = await self.ready()
             values = {**self.settings.sampling, **overrides}
             params = sampling.update(backend.info.default_sampling, values)
-            request = ChatRequest(messages=messages, sampling=params, continues_last=mode == "continue")
+            request = ChatRequest(
+                messages=messages,
+                sampling=params,
+                continues_last=mode == "continue",
+                reasons=REASONS[self.settings.thinking],
+            )
             await ask(backend, request, into=answer, show=view.text, show_reasoning=view.reasoning)
 
         self._is_showing = True

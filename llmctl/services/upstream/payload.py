@@ -78,6 +78,9 @@ def _chat(request: ChatRequest) -> Body:
     body: Body = {"messages": [{"role": each.role, "content": each.content} for each in request.messages]}
     if request.continues_last:
         body |= {"add_generation_prompt": False, "continue_final_message": True}
+    if request.reasons is not None:
+        # The name that nearly all templates give the switch; vLLM, SGLang and llama.cpp pass it on to them.
+        body["chat_template_kwargs"] = {"enable_thinking": request.reasons}
     return body
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RESET = "default"
 _ASSIGNMENT = re.compile(r"([^\s=]*)(?:\s*=\s*|\s+|$)(.*)", re.DOTALL)
-_OWN = ("context", "timeout", "reasoning", "overflow")
+_OWN = ("context", "timeout", "thinking", "reasoning", "overflow")
 _LOOK = {"style": ("rich", "simple"), "footer": ("on", "off")}
 
 

@@ -1,0 +1,67 @@
+"""What a model's family asks of loading and prompting: its row among the adapters, by facts and by name."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from llmctl.core import sampling
+from llmctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from llmctl.adapters.spec import Family
+    from llmctl.loading.loader import LoadedModel
+    from llmctl.prompts.template import RowTemplate
+
+logger = logging.getLogger(__name__)
+
+
+def family_of(model: str, adapter_files: Sequence[str]) -> "Family | None":
+    """The family of a model; None when none fits, or several do, which only a missing template makes matter.
+
+    Raises `UsageError` for a model that only runs behind an API, and what a broken adapter file raises.
+    """
+    from llmctl.cli.models.families import registry
+    from llmctl.cli.models.lookup import Lookup
+
+    found = Lookup(registry=registry(list(adapter_files))).find(model)
+    family = found.family
+    if found.error is not None:
+        logger.info("%s", found.error.message)
+    if family is None:
+        return None
+    if family.kind == "api" and found.folder is None:
+        raise UsageError(
+            f"{model} ({family.title}) runs behind an API and cannot be loaded",
+            hint="name its server with --url, such as https://api.openai.com/v1",
+        )
+    logger.info("family %s: %s", family.id, "; ".join(found.match.matched_by if found.match else ()))
+    return family
+
+
+def row_template(family: "Family | None") -> "RowTemplate | None":
+    """What the family's row says of its prompts."""
+    from llmctl.prompts.template import RowTemplate
+
+    if family is None:
+        return None
+    return RowTemplate(
+        name=family.template,
+        wins=family.template_wins,
+        family=family.id,
+        stop=family.stop,
+        stop_token_ids=family.stop_token_ids,
+    )
+
+
+def suited(loaded: "LoadedModel", family: "Family | None") -> "LoadedModel":
+    """The model with what its family's row knows better than its files."""
+    if family is None:
+        return loaded
+    end_id, limit = family.loading.get("eos_token_id"), family.loading.get("max_context")
+    return replace(
+        loaded,
+        end_ids=loaded.end_ids | ({end_id} if isinstance(end_id, int) else frozenset()),
+        context_length=min(loaded.context_length, limit) if isinstance(limit, int) else loaded.context_length,
+        default_sampling=sampling.update(loaded.default_sampling, family.generation),
+    )
