@@ -39,7 +39,7 @@ class Message:
     parts: tuple[Part, ...] = ()
     """Text and images in their order; empty where there is text alone."""
     fields: Mapping[str, object] = field(default_factory=dict, hash=False, repr=False)
-    """What else a template reads of a turn, by its name there: `tool_calls`, `name`, `reasoning_content`, …"""
+    """What else templates read of a turn, by their names: `tool_calls`, `name`, `reasoning_content`, …"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
