@@ -58,6 +58,8 @@ class Budget:
             self._measure()
             if units > self.largest:
                 self.refuse("a text or list", units, self.largest)
+        # Large things took long.
+        self.ticks -= units >> 12
         self.tick(units)
 
     def keep(self, value: Any) -> Any:
@@ -126,7 +128,7 @@ class Budget:
         if time.thread_time() > self._until:
             self._measure()
             if time.thread_time() > self._until:
-                raise TooCostlyError(f"it takes more than {SECONDS:.0f} seconds")
+                raise TooCostlyError(f"it takes more than {SECONDS:g} seconds")
         self.ticks = _TICKS
 
     def _measure(self) -> None:

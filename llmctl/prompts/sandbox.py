@@ -83,18 +83,18 @@ class Sandbox(ImmutableSandboxedEnvironment):
             growth.OPERATORS[operator](context.budget, left, right)  # type: ignore[attr-defined]
         return self.binop_table[operator](left, right)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        """See jinja, whose names leave all others to the template's own arguments."""
-        budget: Budget = __context.budget  # type: ignore[attr-defined]
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """See jinja."""
+        budget: Budget = context.budget  # type: ignore[attr-defined]
         budget.tick()
-        if isinstance(__obj, (types.BuiltinMethodType, types.MethodType)):
-            args = _checked_method(budget, __obj, args, kwargs)
-        elif type(__obj) is _Format:
-            return budget.keep(__obj.write(budget, args, kwargs))
-        elif type(__obj) is not Macro:
+        if isinstance(obj, (types.BuiltinMethodType, types.MethodType)):
+            args = _checked_method(budget, obj, args, kwargs)
+        elif type(obj) is _Format:
+            return budget.keep(obj.write(budget, args, kwargs))
+        elif type(obj) is not Macro:
             for arg in args:
                 budget.check(arg)
-        return budget.keep(super().call(__context, __obj, *args, **kwargs))
+        return budget.keep(super().call(context, obj, *args, **kwargs))
 
 
 def _checked_method(

@@ -7,6 +7,7 @@ import json
 import resource
 import sys
 import time
+from pathlib import Path
 
 DAG = "{% set n = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% set n.y = [n.y, n.y] %}{% endfor %}"  # noqa: E501
 DICTS = "{% set n = namespace(x=1) %}{% for i in range(60) %}{% set n.x = {'a': n.x, 'b': n.x} %}{% endfor %}"
@@ -66,14 +67,12 @@ SIZE = {
     "a number times a tuple": "{{ 10000000000 * (1, 2) }}",
     "doubling by +": DOUBLE + "n.x + n.x %}{% endfor %}",
     "doubling by ~": DOUBLE + "n.x ~ n.x %}{% endfor %}",
-    "a list doubled": "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
+    "a list doubled": DOUBLE.replace("'xx'", "[1]") + "n.x + n.x %}{% endfor %}",
     "growth by the filter replace": DOUBLE + "n.x|replace('x', 'xxxxx') %}{% endfor %}",
     "growth by the method replace": DOUBLE + "n.x.replace('x', 'xxxxx') %}{% endfor %}",
     "growth between letters": BIG + "{{ b.replace('', b) }}",
     "growth by escapes": BIG + "{{ b|replace('x', '<')|e|e|e|e }}",
-    "growth of what is marked as safe": (
-        "{% set n = namespace(x='<'|safe) %}{% for i in range(60) %}{% set n.x = n.x + ('<' ~ n.x) %}{% endfor %}"
-    ),
+    "growth of what is marked as safe": DOUBLE + "n.x|safe + ('<' ~ n.x) %}{% endfor %}",
     "center": "{{ 'x'|center(1000000000) }}",
     "center in map": "{{ ['x']|map('center', 1000000000)|list }}",
     "center around a block": "{% filter center(10000000000) %}x{% endfilter %}",
@@ -173,7 +172,7 @@ MEMORY = 1 << 30
 
 
 def main() -> None:
-    """Render all of them and print what came of each: its name, the seconds it took, error and peak memory."""
+    """Render all of them and print what came of each: seconds, error and peak memory by name."""
     from llmctl.core.errors import BadFileError
     from llmctl.core.types import Message
     from llmctl.prompts import budget
@@ -192,9 +191,16 @@ def main() -> None:
                 )
             except BadFileError as error:
                 told = error.message
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-            ended[f"{group}: {name}"] = (time.thread_time() - started, told, peak)
-    print(json.dumps(ended))
+            ended[f"{group}: {name}"] = (time.thread_time() - started, told, _peak())
+    sys.stdout.write(json.dumps(ended))
+
+
+def _peak() -> int:
+    """MiB that the process held at most; 0 where nobody tells."""
+    # Not `getrusage`: a process is born with the peak of the one that started it.
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) >> 10 for line in lines if line.startswith("VmHWM")), 0)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from tests.prompts.hostile import GROUPS, TIME
 
 ROOT = Path(__file__).parent.parent.parent
 HELLO = (Message(role="user", content="hello"),)
-SECONDS = 0.3
-SLACK = 0.8
+SECONDS = 0.1
+SLACK = 1.5
 """Seconds of a single step, and of compiling, on a slow machine."""
 PEAK = 200
 """MiB of the whole process."""
@@ -55,12 +55,9 @@ def test_a_hostile_template_is_stopped_in_time_and_in_little_memory(
 
 
 def test_the_error_names_what_and_how_much_and_the_remedy() -> None:
-    with pytest.raises(BadFileError) as caught:
+    told = "too costly: it makes a text or list of 10,000,000, the limit is 1,0"
+    with pytest.raises(BadFileError, match=told) as caught:
         run("{{ 'x' * 10000000 }}")
-    assert caught.value.message == (
-        "the chat template (hostile) fails: too costly: it makes a text or list of 10,000,000, "
-        "the limit is 1,000,560"
-    )
     assert "--template" in str(caught.value.hint)
 
 
