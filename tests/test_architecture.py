@@ -60,12 +60,12 @@ MACHINE_PATHS = {
     "a path of one machine": re.compile(r"(?<![\w.~}/])/(?:work|root|home/[a-z]\w*)/"),
     "a host of a private network": re.compile(
         r"https?://[^\s/\"']*(?:\b(?:10|192\.168|172\.(?:1[6-9]|2\d|3[01]))\.\d+\.\d+"
-        r"|\.(?:internal|intranet|corp|lan)\b|artifactory|nexus)",
+        r"|\.(?:internal|intranet|corp|lan)\b|artifactory|\bnexus\b)",
         re.IGNORECASE,
     ),
 }
 # Paths that stand in a test because a user could have typed them.
-EXAMPLE_PATHS = re.compile(r"/home/alpaca/")
+EXAMPLE_PATHS = re.compile(r"/home/(?:alpaca|vicuna)/")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef

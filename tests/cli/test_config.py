@@ -40,6 +40,7 @@ def test_every_setting_is_shown_even_when_nothing_is_set(llmctl: Llmctl) -> None
         "color": "auto",
         "timeout": "60.0",
         "reasoning": "show",
+        "thinking": "auto",
         "overflow": "ask",
         "log": "on",
         "history": "on",

@@ -265,6 +265,7 @@ def test_every_setting_can_be_a_variable_and_stand_in_a_file(house: House) -> No
     texts |= {
         "url": "localhost:1",
         "reasoning": "fold",
+        "thinking": "on",
         "overflow": "drop",
         "style": "rich",
         "log": "off",

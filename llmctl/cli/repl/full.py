@@ -86,7 +86,7 @@ class FullTerminal:
 
     async def read(self, *, draft: str = "") -> str | None:
         """See `Terminal`."""
-        self._hints_at_leaving = False
+        self._hints_at_leaving, self._interrupts.is_pending = False, False
         try:
             text = await self._session.prompt_async(default=draft)
         except EOFError:
@@ -98,7 +98,8 @@ class FullTerminal:
         """A Ctrl-C right behind Enter still came as a key; it is meant for the answer."""
         pressed = [*get_typeahead(self._input), *_keys(terminal.typed_already())]
         places = [place for place, key in enumerate(pressed) if key.key == Keys.ControlC]
-        self._interrupts.is_pending = bool(places)
+        if places:
+            self._interrupts.is_pending = True
         store_typeahead(self._input, pressed[places[-1] + 1 :] if places else pressed)
 
     async def choose(self, question: str, choices: Mapping[str, str]) -> str | None:

@@ -1,6 +1,5 @@
 """`models match --render` against transformers' own rendering, and the files that it takes and refuses."""
 
-import html
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,9 +61,6 @@ TALKS: dict[str, dict[str, Any]] = {
     "not opened": {"messages": SHORT, "add_generation_prompt": False},
     "awkward text": {"messages": [{"role": "user", "content": "  <s>[INST] é\U0001f600 {{ x }}\r\n\t "}]},
 }
-# Here jinja takes the rest of the line for HTML after the template has said `safe`, and transformers writes
-# &#34; for each quote. The model never saw that.
-ESCAPED = {("mistral-v3", "call with an object")}
 TOKENIZERS = ("qwen2.5", "mistral-v3", "smollm2", "stories260K", "demo")
 
 
@@ -110,10 +106,6 @@ def test_the_prompt_is_that_of_transformers(
     ended = models("match", str(folder), "--json", "--render", str(tmp_path / "talk.json"))
     shown = json.loads(ended.out)
     theirs = expected(tokenizer, TALKS[talk])
-    if (name, talk) in ESCAPED:
-        assert theirs is not None
-        assert "&#34;" in theirs
-        theirs = html.unescape(theirs)
     assert shown["prompt"] == theirs
     assert (shown["prompt"] is None) is (ended.code != 0)
 
