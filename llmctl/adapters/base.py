@@ -4,13 +4,13 @@ Most families need none: they are rows of data, and `FamilyAdapter` does the thr
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from llmctl.adapters.names import deciding_part
 from llmctl.adapters.spec import NO_TEMPLATE, OF_TOKENIZER, Family
 from llmctl.core.errors import UsageError
 from llmctl.core.lazy import load
+from llmctl.core.places import expanded
 from llmctl.core.progress import SilentProgress
 
 
@@ -136,7 +136,7 @@ def _wishes(model_path: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
         wishes["device"] = str(device)
     revision = left.pop("revision", None)
     # FastChat says "main" for folders too, which have no revisions.
-    if revision is not None and not (revision == "main" and Path(model_path).expanduser().is_dir()):
+    if revision is not None and not (revision == "main" and expanded(model_path).is_dir()):
         wishes["revision"] = revision
     wishes["trust_remote_code"] = bool(left.pop("trust_remote_code", False))
     if left:

@@ -11,6 +11,7 @@ from llmctl.adapters.match import Match, resolve
 from llmctl.adapters.registered import REGISTERED
 from llmctl.adapters.spec import USER_RANK, Family, read_rows
 from llmctl.core.errors import BadFileError, NotFoundError, UsageError
+from llmctl.core.places import expanded
 
 DATA = Path(__file__).parent / "data"
 USER_FOLDER = "adapters"
@@ -86,7 +87,7 @@ def _of_folder(folder: Path) -> list[Family]:
 
 
 def _of_file(path: Path) -> tuple[Family, ...]:
-    path = path.expanduser()
+    path = expanded(str(path))
     if not path.is_file():
         raise NotFoundError(f"no adapter file {str(path)!r}", hint="--adapter-file takes a .toml or .py file")
     if path.suffix == ".toml":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.core.errors import BadFileError, NotFoundError, UsageError
+from llmctl.core.places import expanded
 from llmctl.core.progress import Progress
 from llmctl.loading import contents
 from llmctl.loading.header import read_header
@@ -124,7 +125,7 @@ def _local_folder(model: str) -> Path | None:
 def _path(model: str) -> Path:
     """`model` as a path that the file system can be asked about, whether it exists or not."""
     try:
-        path = Path(model).expanduser()
+        path = expanded(model)
         path.exists()
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -45,7 +45,7 @@ def gather_text(sources: Sources) -> str | None:
         may_be_silent = sources.prompt is not None or bool(sources.files) or sources.messages is not None
         piped = _piped(SILENT_STDIN_S if may_be_silent else None)
         parts += [piped] if piped else []
-    parts += [_read(path) for path in sources.files]
+    parts += [read_input(path) for path in sources.files]
     parts += [sources.prompt] if sources.prompt is not None else []
     if not parts:
         if sources.messages is None and not is_interactive():
@@ -105,7 +105,7 @@ def check_open(messages: tuple[Message, ...], *, where: str) -> tuple[Message, .
 
 def _read_messages(path: str) -> tuple[Message, ...]:
     try:
-        value = json.loads(_read(path))
+        value = json.loads(read_input(path))
     # ValueError: not JSON, or a number of more digits than Python reads.
     except (ValueError, RecursionError) as error:
         raise BadFileError(f"--messages {path} is not JSON: {error}") from error
@@ -137,7 +137,8 @@ def _message(item: Any, where: str) -> Message:
     return Message(role=item["role"], content=item["content"])
 
 
-def _read(path: str) -> str:
+def read_input(path: str) -> str:
+    """The text of a file, `-` being stdin. Raises `NotFoundError`, `BadFileError`, `UsageError`."""
     if path != "-":
         return read_text(expanded(path), called=path, max_bytes=MAX_BYTES, may_wait=True)
     try:
@@ -159,4 +160,4 @@ def _piped(wait_s: float | None) -> str:
     if wait_s is not None and not select.select([sys.stdin], [], [], wait_s)[0]:
         log.warning("stdin is open and said nothing for %g s: going on without it (-f - waits)", wait_s)
         return ""
-    return _read("-")
+    return read_input("-")

@@ -3,12 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from llmctl.adapters.facts import Facts
 from llmctl.cli.models.lookup import Found, of_tokenizer, special_tokens
-from llmctl.core.errors import BadFileError, LlmctlError, NotFoundError, UsageError
+from llmctl.core.errors import BadFileError, LlmctlError, UsageError
 from llmctl.core.types import ROLES, ImagePart, Message, Part, TextPart
 from llmctl.prompts.render import NOTHING_ELSE, Inputs, render
 from llmctl.prompts.system import fit_system
@@ -108,17 +107,9 @@ def read_conversation(path: str) -> PromptRequest:
 
 
 def _text(path: str) -> str:
-    from llmctl.cli.chat.input import stdin_bytes
+    from llmctl.cli.chat.input import read_input
 
-    try:
-        data = stdin_bytes().read() if path == STDIN else Path(path).expanduser().read_bytes()
-        return data.decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise NotFoundError(f"no such file: {path}", hint="--render takes a JSON file") from error
-    except UnicodeDecodeError as error:
-        raise BadFileError(f"--render {path} is not UTF-8 text (byte {error.start})") from error
-    except (OSError, ValueError) as error:
-        raise BadFileError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from error
+    return read_input(path)
 
 
 def _messages(value: Any, where: str) -> tuple[Message, ...]:

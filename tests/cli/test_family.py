@@ -1,0 +1,129 @@
+"""What a family changes in a chat: template, stops, defaults, ways to generate, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Llmctl
+from tests.server import ScriptedServer
+
+ROW = """
+[[family]]
+id = "mine"
+template = "{template}"
+template_wins = true
+match = {{ exact = ["demo"] }}
+{more}
+"""
+
+
+def family(tmp_path: Path, template: str, more: str = "") -> tuple[str, str]:
+    """The flag for a family of the user's that the demo belongs to."""
+    path = tmp_path / "mine.toml"
+    path.write_text(ROW.format(template=template, more=more))
+    return "--adapter-file", str(path)
+
+
+def prompt_tokens(ended_out: str) -> int:
+    found: int = json.loads(ended_out)["usage"]["prompt_tokens"]
+    return found
+
+
+def test_a_row_that_wins_renders_the_prompt(llmctl: Llmctl, tmp_path: Path) -> None:
+    own = llmctl("chat", "demo", "-p", "hi", "--json", "--max-new-tokens", "1")
+    rows = llmctl(
+        "chat", "demo", "-p", "hi", "--json", "--max-new-tokens", "1", *family(tmp_path, "vicuna_v1.1")
+    )
+    named = llmctl("chat", "demo", "-p", "hi", "--json", "--max-new-tokens", "1", "--template", "vicuna_v1.1")
+    assert prompt_tokens(rows.out) == prompt_tokens(named.out) > prompt_tokens(own.out)
+
+
+def test_a_rows_stop_strings_and_defaults_hold(llmctl: Llmctl, tmp_path: Path) -> None:
+    more = '[family.stop]\nstrings = ["Paris"]\n[family.generation]\ntemperature = 0.0'
+    flag = family(tmp_path, "tokenizer", more)
+    ended = llmctl("chat", "demo", "-v", "-p", "What is the capital of France?", *flag)
+    assert ended.out == "The capital of France is \n"
+    assert "family mine" in ended.err
+
+
+def test_a_row_of_the_users_folder_needs_no_flag(
+    llmctl: Llmctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMCTL_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "adapters").mkdir()
+    family(tmp_path / "adapters", "tokenizer", '[family.stop]\nstrings = ["Paris"]')
+    assert llmctl("chat", "demo", "-p", "What is the capital of France?").out == "The capital of France is \n"
+
+
+def test_a_broken_adapter_file_is_named(llmctl: Llmctl, tmp_path: Path) -> None:
+    ended = llmctl("chat", "demo", "-p", "hi", *family(tmp_path, "nosuch"))
+    assert ended.code == 7
+    assert "mine.toml" in ended.err
+    assert llmctl("chat", "demo", "-p", "hi", "--adapter-file", "nosuch.toml").code == 3
+
+
+def test_a_class_in_fastchats_style_works_in_a_chat(llmctl: Llmctl, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from llmctl.adapters import BaseModelAdapter, get_conversation_template, register_model_adapter\n"
+        "class Mine(BaseModelAdapter):\n"
+        "    def match(self, model_path):\n"
+        "        return model_path == 'demo'\n"
+        "register_model_adapter(Mine)\n"
+    )
+    ended = llmctl("chat", "demo", "-v", "-p", "What is the capital of France?", "--adapter-file", str(path))
+    assert (ended.code, ended.out) == (0, "The capital of France is Paris.\n")
+    assert "Mine" in ended.err or "mine" in ended.err
+
+
+def test_a_model_behind_an_api_is_refused_with_the_way_to_go(llmctl: Llmctl) -> None:
+    ended = llmctl("chat", "gpt-4o", "-p", "hi")
+    assert (ended.code, ended.out) == (2, "")
+    assert "runs behind an API" in ended.err
+    assert "--url" in ended.err
+
+
+@pytest.mark.parametrize("flag", ["--enable-exllama", "--enable-xft"])
+def test_engines_that_are_gone_are_refused_by_name(llmctl: Llmctl, flag: str) -> None:
+    ended = llmctl("chat", "demo", "-p", "hi", flag)
+    assert ended.code == 2
+    assert ("ExLlama" in ended.err) or ("xFasterTransformer" in ended.err)
+
+
+@pytest.mark.parametrize("flag", ["--thinking", "--no-thinking"])
+def test_a_template_without_a_switch_for_reasoning_says_so(llmctl: Llmctl, flag: str) -> None:
+    ended = llmctl("chat", "demo", "-p", "hi", flag)
+    assert ended.code == 2
+    assert "has no switch for reasoning" in ended.err
+
+
+def test_the_switch_reaches_the_template(llmctl: Llmctl, tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_text(
+        "{% if enable_thinking is defined and not enable_thinking %}AAAAAAAAAAAA {% endif %}"
+        "{{ messages[0].content }}"
+    )
+    plain, off = (
+        llmctl("chat", "demo", "-p", "hi", "--json", "--template", str(tmp_path / "t.jinja"), *flags)
+        for flags in ((), ("--no-thinking",))
+    )
+    assert prompt_tokens(off.out) > prompt_tokens(plain.out)
+
+
+def test_the_switch_reaches_a_server(llmctl: Llmctl) -> None:
+    with ScriptedServer() as server:
+        llmctl("chat", "--url", server.url, "-p", "hi", "--no-thinking")
+        assert server.asked[0].body["chat_template_kwargs"] == {"enable_thinking": False}
+        llmctl("chat", "--url", server.url, "-p", "hi")
+        assert "chat_template_kwargs" not in server.asked[1].body
+
+
+def test_a_system_message_without_a_place_is_merged_and_told(llmctl: Llmctl, tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_text(
+        "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    )
+    ended = llmctl(
+        "chat", "demo", "-p", "hi", "-s", "You are a pirate.", "--template", str(tmp_path / "t.jinja")
+    )
+    assert ended.code == 0
+    assert "system message" in ended.err
