@@ -68,8 +68,6 @@ class PlainTerminal:
 
     async def read(self, *, draft: str = "") -> str | None:
         """See `Terminal`; `draft` is shown, since it cannot be put under the cursor."""
-        import readline  # noqa: F401  # line editing for input()
-
         if draft:
             self._console.note(f"to be changed: {draft}", is_vital=True)
         while True:
