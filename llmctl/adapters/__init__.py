@@ -10,6 +10,7 @@ from llmctl.core.lazy import load
 if TYPE_CHECKING:
     from llmctl.adapters.base import BaseModelAdapter
     from llmctl.adapters.surface import (
+        get_conv_template,
         get_conversation_template,
         get_model_adapter,
         register_model_adapter,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaseModelAdapter",
+    "get_conv_template",
     "get_conversation_template",
     "get_model_adapter",
     "register_model_adapter",

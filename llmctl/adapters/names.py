@@ -25,6 +25,13 @@ _GENERIC = re.compile(
 """A word that names a stage, format or size and no family."""
 
 
+_FILE = re.compile(
+    r"(?:model|pytorch-model|ggml-model|consolidated|config|generation-config|tokenizer|adapter-model)"
+    r"[^/]*\.(?:safetensors|bin|json|gguf|pth?|model)"
+)
+"""A file of a model, whose name is the same for all; the folder above it tells the family."""
+
+
 def deciding_part(name: str) -> str:
     """The part of a name or path that tells the family, normalised; "" when there is none.
 
@@ -34,7 +41,7 @@ def deciding_part(name: str) -> str:
     parts = _parts(name)
     for index in range(len(parts) - 1, -1, -1):
         is_snapshot = index > 0 and parts[index - 1] == "snapshots"
-        if not is_snapshot and not _is_generic(parts[index]):
+        if not is_snapshot and not _is_generic(parts[index]) and _FILE.fullmatch(parts[index]) is None:
             return parts[index]
     return parts[-1] if parts else ""
 

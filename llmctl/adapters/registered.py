@@ -49,7 +49,7 @@ class RegisteredFamilies:
 def family_of(cls: type[ModelAdapter], *, origin: str, origin_rank: int = USER_RANK) -> Family:
     """A class as a family. Raises `UsageError` for what is no adapter, `BadFileError` when making it fails.
 
-    The row's id is the class's name without "Adapter", in small letters: `my-model` for `MyModelAdapter`.
+    The row's id is the class's name without "Adapter", in small letters, behind "class.": no row's own id.
     """
     missing = [method for method in _METHODS if not callable(getattr(cls, method, None))]
     if not isinstance(cls, type) or missing:
@@ -61,7 +61,7 @@ def family_of(cls: type[ModelAdapter], *, origin: str, origin_rank: int = USER_R
         adapter = cls()
     stem = cls.__name__.removesuffix("Adapter") or cls.__name__
     return Family(
-        id=_HUMPS.sub("-", stem).replace("_", "-").lower(),
+        id="class." + _HUMPS.sub("-", stem).replace("_", "-").lower(),
         title=cls.__name__,
         template=OF_TOKENIZER,
         adapter=adapter,

@@ -45,6 +45,14 @@ def get_conversation_template(model_path: str) -> Any:
     return get_model_adapter(model_path).get_default_conv_template(model_path)
 
 
+def get_conv_template(name: str) -> Any:
+    """A conversation in the format of a template by its name. Raises `NotFoundError` with near names."""
+    from llmctl.prompts.conversation import ConversationFacade
+    from llmctl.prompts.library import find
+
+    return ConversationFacade(find(name))
+
+
 @functools.lru_cache(maxsize=1)
 def _registry(user_folder: Path) -> Registry:
     return Registry.load(user_folder)

@@ -88,11 +88,18 @@ class LocalBackend:
             continues_last=request.continues_last,
             inputs=Inputs(reasoning=request.reasons),
         )
-        for note in prompt.notes:
-            if note not in self._told:
-                self._told.add(note)
-                log.warning(note)
+        self._tell_once(logging.INFO, f"template: {chosen.reason}")
+        notes = prompt.notes
+        if chosen.source == "row" and self._row is not None and self._row.note:
+            notes = (f"{self._loaded.name}, as {self._row.family}: {self._row.note}", *notes)
+        for note in notes:
+            self._tell_once(logging.WARNING, note)
         return prompt
+
+    def _tell_once(self, level: int, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            log.log(level, "%s", text)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """See `Backend.generate`."""
@@ -151,6 +158,8 @@ class LocalBackend:
         row = self._row or RowTemplate(name="")
         ids = (*prompt.stop_token_ids, *row.stop_token_ids)
         known = tuple(one for one in ids if one < self._loaded.vocabulary_size)
+        if stops := [*map(repr, (*prompt.stop, *row.stop)), *map(str, known)]:
+            self._tell_once(logging.INFO, f"the answer also ends at {', '.join(stops)} (template and family)")
         return replace(
             sampling,
             stop=(*sampling.stop, *prompt.stop, *row.stop),

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
+from llmctl.adapters.foreign import named
 from llmctl.core import sampling
 from llmctl.core.errors import BadFileError, DoesNotFitError, UsageError
 from llmctl.core.progress import Progress
@@ -39,6 +40,10 @@ _NOT_FOLLOWED = {
 _UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, ArithmeticError)
 
 
+OwnLoader = Callable[[str, Mapping[str, Any]], tuple[Any, Any]]
+"""From a folder and transformers' keywords to model and tokenizer, as in FastChat's adapters."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRequest:
     """What the user wants in memory."""
@@ -52,6 +57,8 @@ class LoadRequest:
     """What the family's row says; None: what the config says."""
     block_length: int | None = None
     """Tokens that Jacobi decoding works on at a time; None: the usual number."""
+    own_loader: OwnLoader | None = None
+    """A class of the user's that loads in its own way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +106,22 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
     with _quiet_transformers():
         config = _config(checkpoint, request)
         generates = architecture.generates(config, name=checkpoint.name, asked=request.generates)
-        tokenizer = _tokenizer(checkpoint, request, config)
-        model = _model(checkpoint, request, chosen, config)
+        if request.own_loader is not None:
+            model, tokenizer = _by_class(checkpoint, request.own_loader, chosen)
+        else:
+            tokenizer = _tokenizer(checkpoint, request, config)
+            model = _model(checkpoint, request, chosen, config)
     loaded = _loaded(checkpoint, chosen, model, tokenizer)
     if generates == "encoder-decoder":
         loaded = _with_own_lengths(loaded, checkpoint)
     _tell_not_followed(checkpoint)
     return replace(loaded, generates=generates, block_length=request.block_length)
+
+
+def _by_class(checkpoint: Checkpoint, own_loader: OwnLoader, chosen: LoadPlan) -> tuple[Any, Any]:
+    with named(f"the load_model of the adapter for {checkpoint.name}"):
+        model, tokenizer = own_loader(str(checkpoint.folder), {"torch_dtype": getattr(torch, chosen.dtype)})
+        return model.to(chosen.device.kind).eval(), tokenizer
 
 
 def _config(checkpoint: Checkpoint, request: LoadRequest) -> Any:

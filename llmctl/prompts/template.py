@@ -53,6 +53,8 @@ class RowTemplate:
     stop: tuple[str, ...] = ()
     """Beside the template's own."""
     stop_token_ids: tuple[int, ...] = ()
+    note: str = ""
+    """What a user of the row's template should know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,8 @@ def choose(
         return _of_row(named, "goes before the tokenizer's own")
     if isinstance(of_tokenizer, Mapping):
         of_tokenizer = of_tokenizer.get("default")
-    if of_tokenizer is not None:
+    # An empty one says as much as none.
+    if of_tokenizer:
         template = ChatTemplate(of_tokenizer, "tokenizer")
         return Chosen(template=template, source="tokenizer", reason="the tokenizer's own chat template")
     if named is not None:

@@ -65,7 +65,7 @@ def test_a_plugin_may_offer_classes(install: Install) -> None:
     install("plugin-class", CLASSES)
     found = Registry.load(None).resolve("our-model")
     assert found.family is not None
-    assert (found.family.id, found.family.origin_rank) == ("our", PLUGIN_RANK)
+    assert (found.family.id, found.family.origin_rank) == ("class.our", PLUGIN_RANK)
 
 
 @pytest.mark.parametrize(

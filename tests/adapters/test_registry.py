@@ -93,7 +93,7 @@ def test_a_python_file_brings_its_classes_to_this_registry_alone(tmp_path: Path)
     path.write_text(CLASS)
     found = Registry.load(None, [path]).resolve("x/Our-Model")
     assert found.family is not None
-    assert (found.family.id, found.family.origin) == ("our-model", str(path))
+    assert (found.family.id, found.family.origin) == ("class.our-model", str(path))
     assert found.matched_by == ("OurModelAdapter.match says so",)
     assert found.family.template == "tokenizer"
     assert Registry.load(None).resolve("x/our-model").family is None

@@ -12,6 +12,7 @@ import pytest
 import llmctl.adapters
 from llmctl.adapters import (
     BaseModelAdapter,
+    get_conv_template,
     get_conversation_template,
     get_model_adapter,
     register_model_adapter,
@@ -52,6 +53,7 @@ class OurVicunaAdapter(BaseModelAdapter):
 def test_the_names_are_there_and_no_others() -> None:
     assert sorted(llmctl.adapters.__all__) == [
         "BaseModelAdapter",
+        "get_conv_template",
         "get_conversation_template",
         "get_model_adapter",
         "register_model_adapter",
@@ -122,7 +124,7 @@ def test_two_classes_for_one_model_are_a_tie() -> None:
 
     register_model_adapter(OurVicunaAdapter)
     register_model_adapter(Other)
-    with pytest.raises(TieError, match=r"other \(.*\); our-vicuna \("):
+    with pytest.raises(TieError, match=r"class.other \(.*\); class.our-vicuna \("):
         get_model_adapter("vicuna")
 
 
@@ -211,3 +213,12 @@ def test_a_family_of_the_network_has_nothing_to_load() -> None:
     (family,) = read_rows(text, where="x.toml")
     with pytest.raises(UsageError, match="A is served by its makers"):
         FamilyAdapter(family).load_model("a", {})
+
+
+def test_a_template_is_had_by_its_name_too() -> None:
+    conversation = get_conv_template("vicuna_v1.1")
+    conversation.append_message(conversation.roles[0], "Hello!")
+    conversation.append_message(conversation.roles[1], None)
+    assert conversation.get_prompt().endswith("USER: Hello! ASSISTANT:")
+    with pytest.raises(NotFoundError):
+        get_conv_template("nosuch")

@@ -127,3 +127,40 @@ def test_a_system_message_without_a_place_is_merged_and_told(llmctl: Llmctl, tmp
     )
     assert ended.code == 0
     assert "system message" in ended.err
+
+
+def test_a_class_loads_in_its_own_way(llmctl: Llmctl, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from llmctl.adapters import BaseModelAdapter, register_model_adapter\n"
+        "class Mine(BaseModelAdapter):\n"
+        "    def match(self, model_path):\n"
+        "        return model_path == 'demo'\n"
+        "    def load_model(self, model_path, from_pretrained_kwargs):\n"
+        "        print('loading my own way')\n"
+        "        return super().load_model(model_path, from_pretrained_kwargs)\n"
+        "register_model_adapter(Mine)\n"
+    )
+    ended = llmctl("chat", "demo", "-p", "What is the capital of France?", "--adapter-file", str(path))
+    assert (ended.code, ended.out) == (0, "The capital of France is Paris.\n")
+    assert "loading my own way" in ended.err
+    path.write_text(path.read_text().replace("print('loading my own way')", "raise SystemExit(3)"))
+    failed = llmctl("chat", "demo", "-p", "hi", "--adapter-file", str(path))
+    assert (failed.code, failed.out) == (7, "")
+    assert "load_model" in failed.err
+    assert "SystemExit" in failed.err
+
+
+def test_a_note_on_the_rows_template_is_told(llmctl: Llmctl, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        '[[family]]\nid = "mine"\ntemplate = "vicuna_v1.1"\ntemplate_wins = true\nnote = "Mind the gap"\n'
+        'match = { exact = ["demo"] }\n'
+    )
+    ended = llmctl("chat", "demo", "-p", "hi", "--max-new-tokens", "1", "--adapter-file", str(path))
+    assert "demo, as mine: Mind the gap" in ended.err
+
+
+def test_a_repository_is_not_taken_for_a_service_of_its_name(llmctl: Llmctl) -> None:
+    # No hub is there in the tests: what matters is that it is asked.
+    assert llmctl("chat", "xai-org/grok-2", "-p", "hi").code == 5

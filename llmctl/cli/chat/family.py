@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from llmctl.adapters.spec import USER_RANK
 from llmctl.core import sampling
 from llmctl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from llmctl.adapters.spec import Family
-    from llmctl.loading.loader import LoadedModel
+    from llmctl.loading.loader import LoadedModel, OwnLoader
     from llmctl.prompts.template import RowTemplate
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,9 @@ def family_of(model: str, adapter_files: Sequence[str]) -> "Family | None":
     if found.error is not None:
         logger.info("%s", found.error.message)
     if family is None:
+        return None
+    # A name with an organisation is a repository's, whatever a maker calls its service.
+    if family.kind == "api" and found.folder is None and "/" in model:
         return None
     if family.kind == "api" and found.folder is None:
         raise UsageError(
@@ -51,7 +55,18 @@ def row_template(family: "Family | None") -> "RowTemplate | None":
         family=family.id,
         stop=family.stop,
         stop_token_ids=family.stop_token_ids,
+        note=family.note or "",
     )
+
+
+def own_loader(family: "Family | None") -> "OwnLoader | None":
+    """What a class of the user's loads by, where it has a way of its own."""
+    from llmctl.adapters.base import BaseModelAdapter
+
+    adapter = family.adapter if family is not None else None
+    if adapter is None or type(adapter).load_model is BaseModelAdapter.load_model:
+        return None
+    return adapter.load_model
 
 
 def suited(loaded: "LoadedModel", family: "Family | None") -> "LoadedModel":
@@ -59,9 +74,12 @@ def suited(loaded: "LoadedModel", family: "Family | None") -> "LoadedModel":
     if family is None:
         return loaded
     end_id, limit = family.loading.get("eos_token_id"), family.loading.get("max_context")
+    # A user's row says what the user wants; ours only what the model's own files leave open.
+    said = frozenset() if family.origin_rank == USER_RANK else loaded.default_sampling.given
+    defaults = {key: value for key, value in family.generation.items() if key not in said}
     return replace(
         loaded,
         end_ids=loaded.end_ids | ({end_id} if isinstance(end_id, int) else frozenset()),
         context_length=min(loaded.context_length, limit) if isinstance(limit, int) else loaded.context_length,
-        default_sampling=sampling.update(loaded.default_sampling, family.generation),
+        default_sampling=sampling.update(loaded.default_sampling, defaults),
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from llmctl.cli.chat.family import family_of, row_template, suited
+from llmctl.cli.chat.family import family_of, own_loader, row_template, suited
 from llmctl.core import log, sampling
 from llmctl.core.errors import DoesNotFitError, UsageError
 from llmctl.core.places import Places, expanded
@@ -260,6 +260,7 @@ def _load(opening: Opening, progress: "Progress") -> "LocalBackend":
         trust_remote_code=opening.trust_remote_code,
         generates=family.generates if family is not None else None,
         block_length=family.loading.get("jacobi_tokens") if family is not None else None,
+        own_loader=own_loader(family),
     )
     loaded = load(request, progress)
     # A model that has just been downloaded tells more than its name did.

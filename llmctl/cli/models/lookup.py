@@ -154,7 +154,12 @@ def _is_path(name: str) -> bool:
 
 def _place(name: str, folder: Path | None) -> tuple[str, ...]:
     """What was looked into, when the name does not say it."""
-    return (f"its files are here: {folder}",) if folder is not None and not _is_path(name) else ()
+    if folder is None:
+        return ("there is no such folder: by its name alone",) if name.startswith(_PATH_STARTS) else ()
+    return () if _is_path(name) else (f"its files are here: {folder}",)
+
+
+_PATH_STARTS = ("/", "./", "../", "~")
 
 
 def _without_template(found: Found, error: UsageError) -> Found:

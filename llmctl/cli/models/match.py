@@ -73,7 +73,9 @@ def match_models(
             console.line(_json_line(shown))
         else:
             _tell(console, found, shown, explain=explain)
-        worst = max(worst, found.error.exit_code if found.error else 0)
+        is_mute = talk is not None and not is_json and shown["prompt"] is None
+        failed = found.error or (no_prompt(found) if is_mute else None)
+        worst = max(worst, failed.exit_code if failed else 0)
     return worst
 
 
@@ -135,6 +137,13 @@ def _tell(console: Console, found: Found, shown: dict[str, Any], *, explain: boo
             write(harmless(line))
     if found.error is not None:
         console.error(found.error)
+    elif "prompt" in shown and shown["prompt"] is None:
+        console.error(no_prompt(found))
+
+
+def no_prompt(found: Found) -> UsageError:
+    """Why --render has nothing to print."""
+    return UsageError(f"no prompt for {found.name}", hint="; ".join(found.notes) or "it has no chat template")
 
 
 def _write_prompt(console: Console, text: str) -> None:

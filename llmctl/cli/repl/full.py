@@ -86,9 +86,9 @@ class FullTerminal:
 
     async def read(self, *, draft: str = "") -> str | None:
         """See `Terminal`."""
-        self._hints_at_leaving, self._interrupts.is_pending = False, False
+        self._hints_at_leaving = False
         try:
-            text = await self._session.prompt_async(default=draft)
+            text = await self._session.prompt_async(default=draft, handle_sigint=False)
         except EOFError:
             return None
         self._notice_interrupt()
@@ -114,7 +114,9 @@ class FullTerminal:
         # What was typed ahead is no answer to a question that nobody had seen.
         typed = [*get_typeahead(self._input), *_keys(terminal.typed_already())]
         try:
-            while (letter := (await asked.prompt_async()).strip().lower()[:1]) not in choices:
+            while (
+                letter := (await asked.prompt_async(handle_sigint=False)).strip().lower()[:1]
+            ) not in choices:
                 pass
         except (EOFError, KeyboardInterrupt):
             return None
@@ -191,13 +193,25 @@ class FullTerminal:
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
         typing = has_focus(DEFAULT_BUFFER)
-        keys.add("enter", filter=typing)(_send)
+        keys.add("enter", filter=typing)(self._send)
         keys.add("escape", "enter", filter=typing)(_newline)
         keys.add("c-j", filter=typing)(_newline)
         keys.add("c-c", filter=typing)(self._interrupt)
-        keys.add("<sigint>")(self._interrupt)
         keys.add("c-g", filter=typing)(self._edit_draft)
         return keys
+
+    def _send(self, event: KeyPressEvent) -> None:
+        """Enter takes what the menu offers, goes on in an open block, and else sends."""
+        buffer = event.current_buffer
+        state = buffer.complete_state
+        if state is not None and state.current_completion is not None:
+            buffer.complete_state = None
+        elif terminal.is_open_block(buffer.text):
+            buffer.newline(copy_margin=False)
+        elif buffer.text.strip():
+            # A signal that came while the line was written was for the line; the next is for the answer.
+            self._interrupts.is_pending = False
+            buffer.validate_and_handle()
 
     def _interrupt(self, event: KeyPressEvent) -> None:
         """What stands in the line is given up, but can be had back from the history."""
@@ -232,18 +246,6 @@ def _keys(typed: str) -> list[KeyPress]:
     found: list[KeyPress] = []
     Vt100Parser(found.append).feed_and_flush(typed)
     return found
-
-
-def _send(event: KeyPressEvent) -> None:
-    """Enter takes what the menu offers, goes on in an open block, and else sends."""
-    buffer = event.current_buffer
-    state = buffer.complete_state
-    if state is not None and state.current_completion is not None:
-        buffer.complete_state = None
-    elif terminal.is_open_block(buffer.text):
-        buffer.newline(copy_margin=False)
-    elif buffer.text.strip():
-        buffer.validate_and_handle()
 
 
 def _newline(event: KeyPressEvent) -> None:

@@ -248,7 +248,7 @@ def test_a_class_in_a_file_that_the_user_names_is_asked_first(models: Models, tm
         "register_model_adapter(ZzzAdapter)\n"
     )
     (answer,) = found(models, "zzz", "--adapter-file", str(tmp_path / "mine.py"))
-    assert answer["family"] == "zzz"
+    assert answer["family"] == "class.zzz"
 
 
 def test_the_users_own_folder_of_rows_is_read(llmctl: Llmctl, rows: Path) -> None:

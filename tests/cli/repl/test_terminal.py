@@ -306,6 +306,7 @@ def test_ctrl_c_right_behind_enter_stops_the_answer_too(delay_s: float) -> None:
             time.sleep(delay_s)
             shown.send(keys.CTRL_C)
             shown.wait(lambda count=count: shown.text().count("asks again") == count, what="the prompt")
+            shown.wait(shown.is_idle, what="an empty line")
         shown.say("next")
         leave(shown)
 
