@@ -95,7 +95,8 @@ def _local_cells(row: dict[str, Any]) -> list[str]:
     from llmctl.cli.models.sizes import shown, shown_count
 
     if row["error"] is not None:
-        return [row["name"], "-", "-", "-", "-", "-", row["error"]]
+        known = f"{row['family']}: " if row["family"] else ""
+        return [row["name"], "-", "-", "-", "-", "-", f"{known}{row['error']}"]
     return [
         row["name"],
         shown(row["bytes"]),

@@ -20,7 +20,9 @@ def local_row(name: str, known: Registry, environ: Mapping[str, str]) -> dict[st
         folder = find_here(name, environ)
         if folder is None:
             raise BadFileError(f"{name} has vanished")
-        row |= {"folder": str(folder), **_family(name, known, folder)} | _facts(describe(folder, name=name))
+        # The family is known of a download that is not complete, too.
+        row |= {"folder": str(folder), **_family(name, known, folder)}
+        row |= _facts(describe(folder, name=name))
     except LlmctlError as error:
         row["error"] = error.message
     return {"name": name, **row}

@@ -102,7 +102,11 @@ class Lookup:
             path = str(folder.absolute()) if folder is not None and _is_path(name) else None
             answer = match(name, facts, self.registry.families, path=path)
         except TieError as error:
-            return replace(found, match=error.match, error=error)
+            if self.explicit is None:
+                return replace(found, match=error.match, error=error)
+            # What the tie leaves open, the user has said.
+            settled = replace(found, match=error.match, notes=(*found.notes, error.message))
+            return self._with_template(settled)
         except LlmctlError as error:
             return replace(found, error=error)
         if answer.family is None:

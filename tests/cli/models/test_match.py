@@ -286,3 +286,26 @@ def test_thousands_of_names_are_answered_in_one_go(models: Models) -> None:
     assert sum(answer["family"] == "quokka" for answer in answers) == 1000
     # Ten thousand in a few seconds; building the registry for each would take a minute.
     assert time.process_time() - before < 5
+
+
+def test_a_template_that_the_user_names_settles_a_tie(models: Models) -> None:
+    tied = models("match", "zephyr-vicuna")
+    assert tied.code == 8
+    settled = models("match", "zephyr-vicuna", "--template", "zephyr", "--json", "--render")
+    shown = json.loads(settled.out)
+    assert (settled.code, shown["family"], shown["template"]) == (0, None, "zephyr")
+    assert shown["prompt"].endswith("<|assistant|>\n")
+    assert any("several families" in note for note in shown["notes"])
+
+
+def test_a_prompt_that_there_is_not_is_an_error_where_it_is_all_that_was_asked(models: Models) -> None:
+    ended = models("match", "Qwen/Qwen3-0.6B", "--render")
+    assert (ended.code, ended.out) == (2, "")
+    assert "no prompt for Qwen/Qwen3-0.6B" in ended.err
+    assert models("match", "Qwen/Qwen3-0.6B", "--render", "--json").code == 0
+
+
+def test_a_path_where_nothing_is_says_that_only_its_name_counts(models: Models) -> None:
+    ended = models("match", "/no/such/folder/vicuna-7b")
+    assert ended.code == 0
+    assert "there is no such folder: by its name alone" in ended.out
