@@ -199,4 +199,4 @@ def flags_of(ctx: typer.Context) -> dict[str, Any]:
     """The flags of a command that are settings, by the setting's name; None where not given."""
     given = {key: ctx.params[key] for key in settings.KEYS if key in ctx.params}
     # A repeatable flag that is not given is an empty list.
-    return {key: value for key, value in given.items() if value is not None and value != []}
+    return {key: value for key, value in given.items() if value not in (None, [], ())}

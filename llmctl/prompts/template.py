@@ -85,7 +85,8 @@ def choose(
     Raises `UsageError` when there is none: a guessed prompt would answer wrongly without a word.
     """
     if explicit is not None:
-        return Chosen(template=explicit, source="flag", reason=f"--template {explicit.source}")
+        called = explicit.named.name if explicit.named is not None else explicit.source
+        return Chosen(template=explicit, source="flag", reason=f"{called} (--template)")
     named = row if row is not None and row.name not in (OF_TOKENIZER, NO_TEMPLATE) else None
     if named is not None and named.wins:
         return _of_row(named, "goes before the tokenizer's own")

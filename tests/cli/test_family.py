@@ -164,3 +164,9 @@ def test_a_note_on_the_rows_template_is_told(llmctl: Llmctl, tmp_path: Path) -> 
 def test_a_repository_is_not_taken_for_a_service_of_its_name(llmctl: Llmctl) -> None:
     # No hub is there in the tests: what matters is that it is asked.
     assert llmctl("chat", "xai-org/grok-2", "-p", "hi").code == 5
+
+
+def test_what_was_not_given_is_not_told_as_given(llmctl: Llmctl) -> None:
+    ended = llmctl("chat", "demo", "-v", "-p", "hi", "--top-k", "3")
+    assert "sampling: temperature 0.0, top_k 3, the rest neutral" in ended.err
+    assert "template: the tokenizer's own chat template" in ended.err

@@ -18,8 +18,8 @@ MINE = ChatTemplate("mine", "mine.jinja")
 @pytest.mark.parametrize(
     ("explicit", "row", "of_tokenizer", "text", "source", "reason"),
     [
-        (MINE, WINS, "own", "mine", "flag", "--template mine.jinja"),
-        (MINE, None, None, "mine", "flag", "--template mine.jinja"),
+        (MINE, WINS, "own", "mine", "flag", "mine.jinja (--template)"),
+        (MINE, None, None, "mine", "flag", "mine.jinja (--template)"),
         (None, WINS, "own", None, "row", "family zephyr: zephyr (goes before the tokenizer's own)"),
         (None, ROW, "own", "own", "tokenizer", "the tokenizer's own chat template"),
         (None, None, "own", "own", "tokenizer", "the tokenizer's own chat template"),
