@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Llmctl
-from tests.server import ScriptedServer
+from tests.server import Reply, ScriptedServer
 
 ROW = """
 [[family]]
@@ -170,3 +170,47 @@ def test_what_was_not_given_is_not_told_as_given(llmctl: Llmctl) -> None:
     ended = llmctl("chat", "demo", "-v", "-p", "hi", "--top-k", "3")
     assert "sampling: temperature 0.0, top_k 3, the rest neutral" in ended.err
     assert "template: the tokenizer's own chat template" in ended.err
+
+
+def test_the_switch_goes_with_every_way_to_ask(llmctl: Llmctl) -> None:
+    with ScriptedServer() as server:
+        line = b'{"prompt": "hi"}\n'
+        llmctl("chat", "--url", server.url, "--style", "programmatic", "--thinking", stdin=line)
+        assert server.asked[0].body["chat_template_kwargs"] == {"enable_thinking": True}
+    ended = llmctl("chat", "demo", "--raw", "-p", "hi", "--no-thinking")
+    assert ended.code == 2
+    assert "--raw uses no template" in ended.err
+
+
+def test_hidden_reasoning_is_hidden_in_json_too(llmctl: Llmctl) -> None:
+    with ScriptedServer(by_message={"hi": Reply(reasoning=["why"], pieces=["yes"])}) as server:
+        told = json.loads(llmctl("chat", "--url", server.url, "-p", "hi", "--json").out)
+        hidden = json.loads(llmctl("chat", "--url", server.url, "-p", "hi", "--json", "--hide-reasoning").out)
+    assert (told["text"], told["reasoning"]) == ("yes", "why")
+    assert (hidden["text"], "reasoning" in hidden) == ("yes", False)
+
+
+def test_an_adapter_file_is_run_once(llmctl: Llmctl, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from llmctl.adapters import BaseModelAdapter, register_model_adapter\n"
+        "print('run')\n"
+        "class Other(BaseModelAdapter):\n"
+        "    def match(self, model_path):\n"
+        "        return False\n"
+        "register_model_adapter(Other)\n"
+    )
+    ended = llmctl("chat", "demo", "-p", "hi", "--adapter-file", str(path))
+    assert ended.err.count("run") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("--max-new-tokens", "3"), "max_new_tokens 3"),
+        (("--context", "24"), "the context is full"),
+    ],
+)
+def test_an_answer_that_is_cut_off_says_why(llmctl: Llmctl, flags: tuple[str, ...], why: str) -> None:
+    ended = llmctl("chat", "demo", "-p", "Tell me a story.", *flags)
+    assert ended.err.endswith(f"(the answer is cut off: {why})\n")

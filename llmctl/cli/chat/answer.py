@@ -23,13 +23,13 @@ class Answer:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish: Finish | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON form: text, finish_reason, usage, timings, and logprobs when there are any."""
+    def as_dict(self, *, with_reasoning: bool = True) -> dict[str, Any]:
+        """The JSON form: text, reasoning, finish_reason, usage, timings, logprobs; what there is of them."""
         assert self.finish is not None
         usage, timings, rate = self.finish.usage, self.finish.timings, tokens_per_s(self.finish)
         shown: dict[str, Any] = {
             "text": self.text,
-            **({"reasoning": self.reasoning} if self.reasoning else {}),
+            **({"reasoning": self.reasoning} if self.reasoning and with_reasoning else {}),
             "finish_reason": self.finish.reason,
             "usage": usage
             and {
@@ -54,6 +54,14 @@ def tokens_per_s(finish: Finish) -> float | None:
     if finish.usage is None or finish.usage.completion_tokens < 2 or later_s <= 0:
         return None
     return (finish.usage.completion_tokens - 1) / later_s
+
+
+def is_full(answer: Answer, context_length: int | None) -> bool:
+    """Whether the answer ended because nothing more fits."""
+    finish = answer.finish
+    if finish is None or finish.usage is None or finish.reason != "length" or context_length is None:
+        return False
+    return finish.usage.total_tokens >= context_length
 
 
 def hold_back(_piece: str) -> None:

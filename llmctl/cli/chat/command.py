@@ -218,10 +218,10 @@ def chat(
 
 def _refuse_gone_engines(*, enable_exllama: bool, enable_xft: bool) -> None:
     """FastChat's flags for engines whose packages are gone."""
-    from llmctl.engine.generate.choose import stream_function
-
     for is_asked, name in ((enable_exllama, "exllama"), (enable_xft, "xft")):
         if is_asked:
+            from llmctl.engine.generate.choose import stream_function
+
             stream_function(name)
 
 

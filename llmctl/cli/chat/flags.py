@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from llmctl.cli.chat.input import Sources
 from llmctl.cli.chat.opening import Opening
+from llmctl.cli.options import FLAG_NAMES
 from llmctl.core.errors import UsageError
 from llmctl.core.settings import Settings
 
@@ -76,6 +77,11 @@ def _check_text(settings: Settings, sources: Sources, output: Output) -> None:
             sources.is_raw and sources.insists_on_system,
             "--raw takes no --system",
             "put the text into the prompt",
+        ),
+        (
+            sources.is_raw and settings.origins.get("thinking") == FLAG_NAMES["thinking"],
+            "--raw uses no template, and --thinking and --no-thinking are switches of one",
+            None,
         ),
         (
             wants_logprobs and not (output.is_json or output.is_programmatic),

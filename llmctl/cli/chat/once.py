@@ -2,7 +2,7 @@
 
 import asyncio
 
-from llmctl.cli.chat.answer import Answer, ask, hold_back, last_code_block
+from llmctl.cli.chat.answer import Answer, ask, hold_back, is_full, last_code_block
 from llmctl.cli.chat.conversation import Conversation
 from llmctl.cli.chat.flags import Output
 from llmctl.cli.chat.opening import Opener, params_for
@@ -35,7 +35,7 @@ class Once:
                 answer = self._asked(runner, backend, prompt, conversation)
             finally:
                 runner.run(backend.close())
-        self._show_whole(answer, backend.info.name)
+        self._show_whole(answer, backend)
         return 0
 
     def _asked(
@@ -82,10 +82,11 @@ class Once:
         is_wanted = self._opener.opening.settings.reasoning == "show" and self._console.is_watched
         return reasoning_stream(self._console) if is_wanted and self._text() is not None else None
 
-    def _show_whole(self, answer: Answer, model: str) -> None:
+    def _show_whole(self, answer: Answer, backend: Backend) -> None:
         """What is shown only when the answer is complete."""
         if self._output.is_json:
-            self._console.json({"model": model, **answer.as_dict()})
+            shown = answer.as_dict(with_reasoning=self._opener.opening.settings.reasoning != "hide")
+            self._console.json({"model": backend.info.name, **shown})
         elif self._output.extracts_code:
             code = last_code_block(answer.text)
             if code is None:
@@ -97,11 +98,19 @@ class Once:
         else:
             if not answer.text:
                 self._console.line()
-            self._tell_cut(answer)
+            self._tell_cut(answer, backend)
 
-    def _tell_cut(self, answer: Answer) -> None:
+    def _tell_cut(self, answer: Answer, backend: Backend) -> None:
         """An answer that was cut off looks whole."""
-        if answer.finish is not None and answer.finish.reason == "length":
-            limit = self._opener.opening.settings.sampling.get("max_new_tokens")
-            why = f"max_new_tokens {limit}" if limit is not None else "the context is full"
-            self._console.note(f"(the answer is cut off: {why})")
+        if answer.finish is None or answer.finish.reason != "length":
+            return
+        limit = self._opener.opening.settings.sampling.get("max_new_tokens")
+        if is_full(answer, backend.info.context_length):
+            why = "the context is full"
+        else:
+            why = (
+                f"max_new_tokens {limit}"
+                if limit is not None
+                else "at a limit of the model's or server's own"
+            )
+        self._console.note(f"(the answer is cut off: {why})")

@@ -247,10 +247,11 @@ def _load(opening: Opening, progress: "Progress") -> "LocalBackend":
     progress.stage("start torch")
     from llmctl.engine.local import LocalBackend
     from llmctl.loading.loader import LoadRequest, load
-    from llmctl.loading.local_models import remember
+    from llmctl.loading.local_models import find_here, remember
 
     log.tame_libraries()
     settings = opening.settings
+    was_here = find_here(settings.model, os.environ) is not None
     family = family_of(settings.model, opening.adapter_files)
     request = LoadRequest(
         model=settings.model,
@@ -264,7 +265,8 @@ def _load(opening: Opening, progress: "Progress") -> "LocalBackend":
     )
     loaded = load(request, progress)
     # A model that has just been downloaded tells more than its name did.
-    family = family or family_of(settings.model, opening.adapter_files)
+    if family is None and not was_here:
+        family = family_of(settings.model, opening.adapter_files)
     loaded = suited(loaded, family)
     # Now it is on this machine, and the shell can offer it.
     remember(Places.from_environ(os.environ).cache, used=settings.model)

@@ -16,6 +16,7 @@ from llmctl.cli.console import Console
 from llmctl.core import sampling
 from llmctl.core.backend import Backend
 from llmctl.core.errors import BadFileError, LlmctlError, UsageError
+from llmctl.core.settings import REASONS
 from llmctl.core.types import ChatRequest, CompletionRequest, GenerationRequest, Message
 
 _OWN_KEYS = ("prompt", "messages", "raw")
@@ -56,7 +57,7 @@ class Programmatic:
         runner.run(ask(backend, request, into=answer, show=hold_back))
         if "prompt" in fields and isinstance(request, ChatRequest):
             self._kept = (*request.messages, Message(role="assistant", content=answer.text))
-        return answer.as_dict()
+        return answer.as_dict(with_reasoning=self._opener.opening.settings.reasoning != "hide")
 
     def _request(self, fields: Mapping[str, Any], where: str) -> GenerationRequest:
         try:
@@ -65,19 +66,21 @@ class Programmatic:
             )
         except UsageError as error:
             raise UsageError(f"{where}: {error.message}", hint=error.hint) from error
+        reasons = REASONS[self._opener.opening.settings.thinking]
         is_raw = fields.get("raw", self._is_raw)
         if is_raw and "messages" in fields:
             raise UsageError(f'{where}: raw text is a "prompt", not "messages"', hint='say "raw": false')
         if "messages" in fields:
             messages = check_open(parse_messages(fields["messages"], where=where), where=where)
             has_system = any(message.role == "system" for message in messages)
-            return ChatRequest(
-                messages=messages if has_system else (*self._system, *messages), sampling=params
-            )
+            if not has_system:
+                messages = (*self._system, *messages)
+            return ChatRequest(messages=messages, sampling=params, reasons=reasons)
         prompt = fields["prompt"]
         if is_raw:
             return CompletionRequest(prompt=prompt, sampling=params)
-        return ChatRequest(messages=(*self._kept, Message(role="user", content=prompt)), sampling=params)
+        messages = (*self._kept, Message(role="user", content=prompt))
+        return ChatRequest(messages=messages, sampling=params, reasons=reasons)
 
 
 def _fields(line: bytes, where: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llmctl.cli.chat.answer import Answer, tokens_per_s
+from llmctl.cli.chat.answer import Answer, is_full, tokens_per_s
 from llmctl.cli.chat.streams import TextStream, reasoning_stream, text_stream
 from llmctl.cli.console import Console
 from llmctl.cli.repl.terminal import PROMPT
@@ -153,11 +153,3 @@ def _context(finish: Finish, context_length: int | None) -> str:
         return ""
     used = finish.usage.total_tokens
     return f"{used}/{context_length}" if context_length is not None else f"{used}"
-
-
-def is_full(answer: Answer, context_length: int | None) -> bool:
-    """Whether the answer ended because nothing more fits."""
-    finish = answer.finish
-    if finish is None or finish.usage is None or finish.reason != "length" or context_length is None:
-        return False
-    return finish.usage.total_tokens >= context_length
