@@ -15,7 +15,10 @@ SHARED = ROOT.parent / "shared"
 # Before torch is imported: on models as small as ours a second thread only waits for the first.
 os.environ["OMP_NUM_THREADS"] = "1"
 # Hub, settings and colour variables of whoever runs the tests must not reach them.
-FOREIGN = ("LLMCTL_", "HF_", "HUGGINGFACE_", "XDG_", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "TERM", "COLUMNS")
+FOREIGN = (
+    *("LLMCTL_", "HF_", "HUGGINGFACE_", "MODELSCOPE_", "FASTCHAT_", "XDG_"),
+    *("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "TERM", "COLUMNS"),
+)
 
 
 @pytest.fixture(autouse=True)

@@ -199,8 +199,9 @@ class DemoServer(ThreadedServer):
         # Seconds of import, which those who only script are spared.
         from llmctl.engine.local import LocalBackend
         from llmctl.loading.loader import LoadRequest, load
+        from llmctl.loading.plan import PlanRequest
 
-        self._backend = LocalBackend(load(LoadRequest(model=self._model, device="cpu"), SilentProgress()))
+        self._backend = LocalBackend(load(LoadRequest(model=self._model, plan=PlanRequest(device="cpu")), SilentProgress()))
         return super().__enter__()
 
     def stop(self) -> None:

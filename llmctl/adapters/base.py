@@ -128,12 +128,11 @@ def _wishes(model_path: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
     # What FastChat always sends, and what loading does anyway.
     left.pop("low_cpu_mem_usage", None)
     wishes: dict[str, Any] = {"model": model_path}
-    dtype = left.pop("dtype", left.pop("torch_dtype", None))
-    if dtype is not None:
-        wishes["dtype"] = str(dtype).removeprefix("torch.")
-    device = left.pop("device_map", None)
-    if device is not None:
-        wishes["device"] = str(device)
+    dtype, device = left.pop("dtype", left.pop("torch_dtype", None)), left.pop("device_map", None)
+    wishes["plan"] = load("llmctl.loading.plan:PlanRequest")(
+        dtype="auto" if dtype is None else str(dtype).removeprefix("torch."),
+        device="auto" if device is None else str(device),
+    )
     revision = left.pop("revision", None)
     # FastChat says "main" for folders too, which have no revisions.
     if revision is not None and not (revision == "main" and expanded(model_path).is_dir()):

@@ -30,7 +30,7 @@ class Entry:
 COMMANDS: dict[str, Entry] = {
     "chat": Entry("Chat with a model, or answer one prompt.", "llmctl.cli.chat.command:chat"),
     "models": Entry(
-        "List models and families, match a name, show a checkpoint.",
+        "List, match, show, download and remove models.",
         commands={
             "list": Entry(
                 "List model families, or the models on this machine.", "llmctl.cli.models.listing:list_models"
@@ -40,6 +40,8 @@ COMMANDS: dict[str, Entry] = {
                 "llmctl.cli.models.match:match_models",
             ),
             "show": Entry("Show what a checkpoint is and whether it fits.", "llmctl.cli.models.show:show"),
+            "pull": Entry("Download models, or what is missing of them.", "llmctl.cli.models.pull:pull"),
+            "rm": Entry("Remove a downloaded model from the cache.", "llmctl.cli.models.rm:rm"),
         },
     ),
     "logs": Entry(
@@ -60,6 +62,15 @@ COMMANDS: dict[str, Entry] = {
         "Look at the settings.",
         commands={
             "show": Entry("Show every setting in force and where it comes from.", "llmctl.cli.config:show")
+        },
+    ),
+    "bench": Entry(
+        "Measure speed on this machine.",
+        commands={
+            "layers": Entry(
+                "Time quantised layers against dense ones, over one block of a model.",
+                "llmctl.cli.bench:layers",
+            )
         },
     ),
     "doctor": Entry("Say what llmctl finds on this machine.", "llmctl.cli.doctor:doctor"),

@@ -1,8 +1,10 @@
 """`llmctl doctor`: what this machine has, what of it llmctl can use, and what nobody has tried on it."""
 
 import contextlib
+import ctypes
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import stat
@@ -98,6 +100,7 @@ def examine() -> dict[str, Any]:
             for device in found
         ],
         "cpu": {"cores": os.cpu_count(), "features": sorted(hardware.cpu_flags()), "compiler": _compiler()},
+        "kernels": _kernels(found),
         "places": _places(),
         "untested": _untested([device.kind for device in found]),
     }
@@ -140,6 +143,81 @@ def _compiler() -> str | None:
 
     named = os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "g++"
     return next((path for name in (named.split()[0], "g++", "clang++") if (path := shutil.which(name))), None)
+
+
+def _kernels(devices: "list[Device]") -> dict[str, Any]:
+    """What multiplies with quantised weights here, and what could."""
+    from llmctl.quant import foreign
+
+    cpu, best = devices[-1], devices[0]
+    is_there = _usable("torch") == "usable"
+    return {
+        "cpu": _cpu_kernels(has_bf16=cpu.has_bf16) if is_there else {},
+        "bitsandbytes": _native_library(),
+        "cuda": _cuda_kernels() if is_there else {},
+        "packages": {
+            each.name: {"version": each.version, "is_used": each.is_used, "why": each.why}
+            for each in foreign.survey(best.kind)
+        },
+    }
+
+
+def _cpu_kernels(*, has_bf16: bool) -> dict[str, str]:
+    """By method, the kernel that a small weight gets, in the dtype that a 16-bit checkpoint runs in."""
+    import torch
+
+    from llmctl.quant import coded, cpu_int8, kernels
+    from llmctl.quant.activations import Memo
+    from llmctl.quant.methods import METHODS
+    from llmctl.quant.rounding import round_to
+    from llmctl.quant.tiles import TileKernel
+
+    dtype = torch.bfloat16 if has_bf16 else torch.float32
+    whole = [name for name in METHODS if name not in coded.TABLES]
+    weights = {name: round_to(torch.ones(64, 64), name) for name in whole}
+    found = {name: kernels.build(weight, dtype=dtype, memo=Memo()).title for name, weight in weights.items()}
+    if cpu_int8.way() == "narrow":
+        found["int8"] += ", activations in 7 bits (no VNNI here)"
+    # A kernel of these would import bitsandbytes, which takes longer than all the rest.
+    native = _native_library()
+    packed = coded.PackedKernel.title if native["has_avx512_bf16"] and has_bf16 else coded.CodedKernel.title
+    title = packed if native["state"] == "loads" else TileKernel.title
+    return found | dict.fromkeys(coded.TABLES, title)
+
+
+def _native_library() -> dict[str, Any]:
+    """bitsandbytes' code for CPUs, opened without importing the package."""
+    version, spec = _version("bitsandbytes"), importlib.util.find_spec("bitsandbytes")
+    if spec is None or not spec.submodule_search_locations:
+        return {"version": version, "state": "not installed", "has_avx512_bf16": False}
+    suffix = {"Darwin": "dylib", "Windows": "dll"}.get(platform.system(), "so")
+    path = Path(spec.submodule_search_locations[0]) / f"libbitsandbytes_cpu.{suffix}"
+    try:
+        probe = getattr(ctypes.CDLL(str(path)), "has_avx512bf16_cpu", None)
+    except OSError:
+        return {"version": version, "state": "does not load", "has_avx512_bf16": False}
+    return {"version": version, "state": "loads", "has_avx512_bf16": probe is not None and bool(probe())}
+
+
+def _cuda_kernels() -> dict[str, dict[str, str]]:
+    """By path, what it is and whether anybody has run it."""
+    from llmctl.quant import cuda
+
+    try:
+        wanted = cuda.untried_wanted(os.environ)
+    except LlmctlError as error:
+        return {"-": {"title": "none can be chosen", "state": error.message}}
+    return {
+        name: {"title": path.title, "state": _cuda_state(name, is_tried=path.is_tried, is_on=name in wanted)}
+        for name, path in cuda.PATHS.items()
+    }
+
+
+def _cuda_state(name: str, *, is_tried: bool, is_on: bool) -> str:
+    if is_tried:
+        return "llmctl's tests have not run it on a GPU"
+    switch = "on" if is_on else f"off without LLMCTL_UNTRIED_KERNELS={name}"
+    return f"written, never run: {switch}"
 
 
 def _places() -> dict[str, dict[str, Any]]:
@@ -193,6 +271,7 @@ def _tell(console: Console, found: dict[str, Any]) -> None:
     features = ", ".join(cpu["features"]) or "none that matter"
     compiler = cpu["compiler"] or "none (torch.compile cannot be used)"
     _section(console, "cpu", {"cores": str(cpu["cores"]), "features": features, "compiler": compiler})
+    _tell_kernels(console, found["kernels"])
     _section(
         console,
         "places",
@@ -204,6 +283,17 @@ def _tell(console: Console, found: dict[str, Any]) -> None:
         "untested here",
         {f"{i}": text for i, text in enumerate(found["untested"], 1)} or {"-": "nothing"},
     )
+
+
+def _tell_kernels(console: Console, kernels: dict[str, Any]) -> None:
+    native, packages = kernels["bitsandbytes"], kernels["packages"]
+    rows = {f"cpu {method}": title for method, title in kernels["cpu"].items()}
+    rows["bitsandbytes"] = f"{native['version'] or 'missing'}, its native library {native['state']}"
+    rows |= {f"cuda {name}": f"{path['title']}: {path['state']}" for name, path in kernels["cuda"].items()}
+    for name, package in packages.items():
+        use = f"{'used' if package['is_used'] else 'not used'}: {package['why']}"
+        rows[name] = package["why"] if package["version"] is None else f"{package['version']} {use}".strip()
+    _section(console, "quantised kernels", rows)
 
 
 def _device_line(device: dict[str, Any]) -> str:

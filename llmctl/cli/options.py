@@ -140,7 +140,8 @@ StopTokenIds = Annotated[
 Logprobs = Annotated[int | None, _sampling("Log-probabilities, of so many likeliest too (--json).")]
 
 DeviceFlag = Annotated[
-    str | None, _loading("Where the model runs; auto is the best there is.", metavar="auto|cuda|xpu|mps|cpu")
+    str | None,
+    _loading("Where the model runs; auto is the best there is.", metavar="auto|cuda|xpu|npu|mps|cpu"),
 ]
 DtypeFlag = Annotated[
     str | None,
@@ -149,6 +150,35 @@ DtypeFlag = Annotated[
 Revision = Annotated[str | None, _loading("Branch, tag or commit on the hub.", metavar="REVISION")]
 TrustRemoteCode = Annotated[
     bool, _loading("Run Python code of the model's repository. Read it first.", "--trust-remote-code")
+]
+
+Load8bit = Annotated[bool, _loading("Pack the weights into 8 bits while they load.", "--load-8bit")]
+Load4bit = Annotated[bool, _loading("Pack them into 4 bits, the way that is fastest here.", "--load-4bit")]
+Quantization = Annotated[
+    str | None,
+    _loading(
+        "Pack them so, or the format that the checkpoint must have (gptq, awq, fp8, ...).",
+        "--quantization",
+        metavar="int8|int4|nf4|fp4|none|FORMAT",
+    ),
+]
+NumGpus = Annotated[
+    int | None, _loading("Spread the model over so many GPUs; 1 if not set.", "--num-gpus", metavar="NUMBER")
+]
+Gpus = Annotated[str | None, _loading("Use these GPUs: 0,2.", "--gpus", metavar="NUMBERS")]
+MaxGpuMemory = Annotated[
+    str | None, _loading("Most weights on each GPU: 20GiB.", "--max-gpu-memory", metavar="SIZE")
+]
+CpuOffloading = Annotated[
+    bool, _loading("Keep packed weights that no GPU has room for on the CPU.", "--cpu-offloading")
+]
+QuantConfig = Annotated[
+    list[str] | None,
+    _loading(
+        "What a quantised checkpoint should have said of itself, such as bits=4; repeatable.",
+        "--quant-config",
+        metavar="KEY=VALUE",
+    ),
 ]
 
 Context = Annotated[

@@ -36,7 +36,7 @@ OTHER_VARIABLES = frozenset(
     }
 )
 CHOICES: dict[str, tuple[str, ...]] = {
-    "device": ("auto", "cuda", "xpu", "mps", "cpu"),
+    "device": ("auto", "cuda", "xpu", "npu", "mps", "cpu"),
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "color": ("auto", "always", "never"),
     "reasoning": ("show", "fold", "hide"),
@@ -45,6 +45,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "style": ("rich", "simple"),
     "log": ("on", "off"),
     "history": ("on", "off"),
+    "hub": ("huggingface", "modelscope"),
 }
 RANGES: dict[str, Range] = {
     "context": Range(kind=int, low=1),
@@ -52,6 +53,7 @@ RANGES: dict[str, Range] = {
 }
 NOT_OF_A_PROJECT = ("url",)
 """A folder that somebody cloned must not decide these."""
+FASTCHAT_MODELSCOPE = "FASTCHAT_USE_MODELSCOPE"
 _BASE = SamplingParams()
 
 
@@ -62,6 +64,8 @@ class Settings:
     model: str = "demo"
     device: str = "auto"
     dtype: str = "auto"
+    quantization: str | None = None
+    """How weights are packed while a model loads, by `loading.quant_choice`; None: as they are stored."""
     color: str = "auto"
     system: str | None = None
     url: str | None = None
@@ -82,6 +86,8 @@ class Settings:
     """Whether conversations are kept (`llmctl logs`)."""
     history: str = "on"
     """Whether lines typed in one session are offered in the next."""
+    hub: str = "huggingface"
+    """Where models are downloaded from."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
     """Where each value that is no default comes from: a file's path, a variable's or a flag's name."""
@@ -112,8 +118,10 @@ NAMES: tuple[str, ...] = tuple(f.name for f in fields(Settings) if f.name not in
 KEYS: tuple[str, ...] = (*NAMES, *sampling.KEYS)
 
 
-def load(environ: Mapping[str, str] | None = None, folder: Path | None = None) -> Settings:
-    """Read user file, project file and environment.
+def load(
+    environ: Mapping[str, str] | None = None, folder: Path | None = None, *, warns: bool = True
+) -> Settings:
+    """Read user file, project file and environment; with `warns` off unknown variables are passed over.
 
     Raises `UsageError` for a bad key or value (naming where it stands), `BadFileError` for a file that is
     not TOML.
@@ -124,7 +132,9 @@ def load(environ: Mapping[str, str] | None = None, folder: Path | None = None) -
     settings = _overlay(settings, _read(user_file), str(user_file))
     project_file = (folder or _present_folder()) / FILE_NAME
     settings = _overlay(settings, _of_a_project(_read(project_file), project_file), str(project_file))
-    for key, text in _variables(environ).items():
+    if environ.get(FASTCHAT_MODELSCOPE, "").lower() == "true":
+        settings = _overlay(settings, {"hub": "modelscope"}, FASTCHAT_MODELSCOPE)
+    for key, text in _variables(environ, warns=warns).items():
         settings = _overlay(settings, {key: from_text(key, text)}, PREFIX + key.upper())
     return settings
 
@@ -158,7 +168,7 @@ def _of_a_project(values: dict[str, Any], path: Path) -> dict[str, Any]:
     return values
 
 
-def _variables(environ: Mapping[str, str]) -> dict[str, str]:
+def _variables(environ: Mapping[str, str], *, warns: bool) -> dict[str, str]:
     """The set `LLMCTL_*` variables by key; an empty one counts as not set."""
     found: dict[str, str] = {}
     for name, text in sorted(environ.items()):
@@ -168,7 +178,7 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
         key = sampling.ALIASES.get(key, key)
         if key in KEYS:
             found[key] = text
-        else:
+        elif warns:
             log.warning("the variable %s is not known to llmctl and does nothing (llmctl config show)", name)
     return found
 

@@ -1,10 +1,13 @@
 """The accelerators of a machine as far as one sees them without torch; `devices` asks torch and is sure."""
 
 import importlib.metadata
+import itertools
+import os
 import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 
 from llmctl.loading import hardware
 from llmctl.loading.hardware import Device
@@ -19,34 +22,52 @@ _METAL_SHARE = 0.75
 
 
 def visible() -> list[Device]:
-    """The first cuda or mps device that the installed torch could use, and the CPU last."""
+    """The cuda or mps devices that the installed torch could use, and the CPU last."""
     return [*_cuda(), *_mps(), hardware.cpu()]
 
 
-def _cuda() -> Iterator[Device]:
+def _cuda() -> list[Device]:
     program = shutil.which("nvidia-smi")
     if program is None or _is_torch_for_cpu():
-        return
+        return []
     try:
         # The driver's own program, with fixed arguments.
         answer = subprocess.run(  # noqa: S603
             [program, *_QUERY], capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
         )
     except (OSError, subprocess.TimeoutExpired):
-        return
-    fields = [field.strip() for field in answer.stdout.partition("\n")[0].split(",")]
+        return []
+    cards = [card for line in answer.stdout.splitlines() if (card := _card(line)) is not None]
+    return [replace(card, index=index) for index, card in enumerate(_allowed(cards))]
+
+
+def _card(line: str) -> Device | None:
+    """One line of the driver's answer; None without a driver, or for a card that tells no memory."""
     try:
-        name, total, free, capability = fields
-        yield Device(
+        name, total, free, capability = (field.strip() for field in line.split(","))
+        return Device(
             kind="cuda",
             name=name,
             total_bytes=int(total) * _MIB,
             free_bytes=int(free) * _MIB,
             has_bf16=float(capability) >= _BF16_SINCE,
         )
-    # No driver, no device, or a device that does not tell its memory: it answers in words then.
+    # It answers in words then.
     except ValueError:
-        return
+        return None
+
+
+def _allowed(cards: list[Device]) -> list[Device]:
+    """Those that CUDA_VISIBLE_DEVICES names by number, in its order, as torch will number them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return cards
+    numbers = [number.strip() for number in named.split(",")]
+    if any(number and not number.lstrip("-").isdigit() for number in numbers):
+        # Names of cards, which this program's answer does not hold.
+        return cards
+    allowed = itertools.takewhile(lambda number: number.isdigit() and int(number) < len(cards), numbers)
+    return [cards[int(number)] for number in allowed]
 
 
 def _mps() -> Iterator[Device]:

@@ -18,7 +18,6 @@ from llmctl.core.errors import BadFileError, UsageError
 from llmctl.loading.checkpoint import Checkpoint
 
 Generates = Literal["causal", "encoder-decoder", "jacobi"]
-PACKED_SHARE = 0.1
 _REPEATS_PROMPT = ("codet5p",)
 """Encoder-decoders whose decoder goes on from the prompt that the encoder reads: CodeT5+ of 2b and above."""
 _OF_SPEECH = ("seamless_m4t", "seamless_m4t_v2")
@@ -45,11 +44,6 @@ def check(checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
         told = config.get("architectures")
         names = ", ".join(map(str, told)) if isinstance(told, list) else kind
         raise BadFileError(f"{name} ({names}) is not a model that continues text, so it cannot chat")
-    if method := _quantised_by(checkpoint):
-        raise BadFileError(
-            f"{name} is quantised ({method}), which this version of llmctl does not read yet",
-            hint="take the model's 16-bit checkpoint",
-        )
 
 
 def own_code(checkpoint: Checkpoint) -> UsageError:
@@ -98,6 +92,25 @@ def auto_class(config: Any, *, is_pair: bool) -> Any:
     return getattr(transformers, next((name for name in names if name in own), usual))
 
 
+def model_class(config: Any) -> tuple[Any, Any]:
+    """transformers' own class for the loaded `config`, and the config that the class takes.
+
+    That is the text part of a config that has several, for classes that only know the text.
+    """
+    pairs, singles = (
+        transformers.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+        transformers.MODEL_FOR_CAUSAL_LM_MAPPING,
+    )
+    found = (pairs if config.is_encoder_decoder else singles)[type(config)]
+    classes = found if isinstance(found, tuple | list) else (found,)
+    named = getattr(config, "architectures", None) or ()
+    chosen = next((each for each in classes if each.__name__ in named), classes[0])
+    text_class = getattr(config, "sub_configs", {}).get("text_config")
+    if text_class is not None and getattr(chosen, "config_class", None) == text_class:
+        return chosen, config.get_text_config()
+    return chosen, config
+
+
 def repeats_prompt(config: Any) -> bool:
     """Whether the decoder of a pair is given the encoder's prompt to go on from."""
     return config.model_type in _REPEATS_PROMPT
@@ -137,19 +150,3 @@ def _answers_text(config: Mapping[str, Any]) -> bool:
 def _is_pair(config: Mapping[str, Any]) -> bool:
     of_class = getattr(CONFIG_MAPPING[config["model_type"]], "is_encoder_decoder", False)
     return bool(config.get("is_encoder_decoder", of_class))
-
-
-def _quantised_by(checkpoint: Checkpoint) -> str | None:
-    """The method of a quantised checkpoint, or what its tensors betray when the config says nothing of it."""
-    told = checkpoint.config.get("quantization_config")
-    if told:
-        return str(told.get("quant_method", "unknown")) if isinstance(told, Mapping) else str(told)
-    packed = {
-        kind: size
-        for kind, size in checkpoint.bytes_by_dtype.items()
-        if kind.startswith(("F8", "F4")) or kind in ("I8", "U8", "I32")
-    }
-    # Masks and position tables are integers too, but small beside the weights.
-    if sum(packed.values()) > PACKED_SHARE * checkpoint.num_bytes:
-        return f"{', '.join(sorted(packed))} weights, and the config does not say how"
-    return None

@@ -1,6 +1,6 @@
 """Finds a model by the name that a user gives and says what it is: folder, configuration, weights, sizes.
 
-Reads JSON and safetensors headers only, so it knows a model of any size in milliseconds and needs no torch.
+Reads JSON and the headers of weights only, so it knows a model of any size in a moment and needs no torch.
 """
 
 import difflib
@@ -14,9 +14,13 @@ from llmctl.core.errors import BadFileError, NotFoundError, UsageError
 from llmctl.core.places import expanded
 from llmctl.core.progress import Progress
 from llmctl.loading import contents
+from llmctl.loading.gguf import SUFFIX as GGUF_SUFFIX
+from llmctl.loading.gguf import read_gguf
+from llmctl.loading.gguf_model import check_architecture, config_of
+from llmctl.loading.gguf_names import find_gguf, split_name
 from llmctl.loading.header import read_header
 
-_FILE_SUFFIXES = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json")
+_FILE_SUFFIXES = (GGUF_SUFFIX, ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json")
 _HUB_ID_MAX_SLASHES = 1
 
 
@@ -28,38 +32,43 @@ class Checkpoint:
     """As a user would call it: hub id, embedded model's name or folder's name."""
     folder: Path
     config: Mapping[str, Any]
-    """`config.json`."""
+    """`config.json`, or as much of one as a GGUF file says."""
     generation_config: Mapping[str, Any]
     """`generation_config.json`, empty when there is none."""
     weight_files: tuple[Path, ...]
-    """Safetensors files, in order of their names."""
+    """Safetensors files, in order of their names; of a GGUF model its one file."""
     num_bytes: int
     """Weights of all files."""
     bytes_by_dtype: Mapping[str, int]
-    """By safetensors' type name: {"BF16": 123}."""
+    """By the type's name in the files: {"BF16": 123}, {"Q4_K": 99, "F32": 1}."""
     num_parameters: int
     """Numbers as they are stored; packed 4-bit weights count by container."""
     revision: str | None = None
     """Asked for by the user."""
     commit: str | None = None
     """Commit of the hub's repository, None for other folders."""
+    gguf: Path | None = None
+    """The file, in `folder`, of a model that is kept as GGUF."""
 
 
 def locate(model: str, *, revision: str | None, progress: Progress) -> Checkpoint:
-    """Find `model`: a local folder, else an embedded model, else a repository of the hub (downloaded).
+    """Find `model`: a local folder or GGUF file, else an embedded model, else a repository of the hub.
 
+    What is of the hub is downloaded; `owner/name/FILE.gguf` and `owner/name:Q4_K_M` are one GGUF file of it.
     Raises `UsageError` (a revision of something that has none), `NotFoundError`, `BadFileError`, and what
     `hub.download` raises.
     """
     folder = _local_folder(model)
-    name = folder.resolve().name if folder else model
+    name = folder.resolve().name.removesuffix(GGUF_SUFFIX) if folder else model
     if folder is None:
         folder = _embedded().get(model)
     if folder is None:
         from llmctl.loading import hub
 
-        folder = hub.download(model, revision=revision, progress=progress)
-        return open_folder(folder, name=model, revision=revision, commit=folder.name)
+        repo_id, wanted = split_name(model)
+        found = hub.download(repo_id, revision=revision, progress=progress, gguf=wanted)
+        commit = found.name if found.is_dir() else found.parent.name
+        return open_folder(found, name=model, revision=revision, commit=commit)
     if revision is not None:
         raise UsageError(
             f"--revision {revision} is for models of the hub, and {model} is {folder}",
@@ -71,10 +80,13 @@ def locate(model: str, *, revision: str | None, progress: Progress) -> Checkpoin
 def open_folder(
     folder: Path, *, name: str | None = None, revision: str | None = None, commit: str | None = None
 ) -> Checkpoint:
-    """Check that `folder` is a whole model that llmctl can run.
+    """Check that `folder`, which may be a GGUF file too, is a whole model that llmctl can run.
 
-    Raises `BadFileError` naming what is missing or damaged.
+    Raises `BadFileError` naming what is missing or damaged, `AmbiguousError` for several GGUF files.
     """
+    file = find_gguf(folder)
+    if file is not None:
+        return _open_gguf(file, name=name or file.stem, revision=revision, commit=commit)
     names = _names(folder)
     if contents.CONFIG not in names:
         _refuse_folder(folder, names)
@@ -100,8 +112,29 @@ def open_folder(
     )
 
 
+def _open_gguf(file: Path, *, name: str, revision: str | None, commit: str | None) -> Checkpoint:
+    head = read_gguf(file)
+    check_architecture(file, head)
+    bytes_by_dtype: Counter[str] = Counter()
+    for entry in head.tensors.values():
+        bytes_by_dtype[entry.dtype] += entry.num_bytes
+    return Checkpoint(
+        name=name,
+        folder=file.parent,
+        config=config_of(head),
+        generation_config={},
+        weight_files=(file,),
+        num_bytes=bytes_by_dtype.total(),
+        bytes_by_dtype=dict(bytes_by_dtype),
+        num_parameters=sum(entry.num_elements for entry in head.tensors.values()),
+        revision=revision,
+        commit=commit,
+        gguf=file,
+    )
+
+
 def _local_folder(model: str) -> Path | None:
-    """The folder that `model` means, or None when it can only be another kind of name."""
+    """The folder or GGUF file that `model` means, or None when it can only be another kind of name."""
     if not model.strip():
         raise UsageError(
             f"a model's name cannot be {model!r}",
@@ -109,16 +142,19 @@ def _local_folder(model: str) -> Path | None:
         )
     path = _path(model)
     if path.is_file():
+        if path.suffix == GGUF_SUFFIX:
+            return path
         raise BadFileError(
-            f"{model} is a file; llmctl needs the folder with {contents.CONFIG} and *.safetensors",
+            f"{model} is a file; llmctl needs the folder with {contents.CONFIG} and *.safetensors, or *.gguf",
             hint=f"try {path.parent}" if (path.parent / contents.CONFIG).exists() else None,
         )
     if path.is_dir():
         # A stray folder called `demo` must not hide the embedded model; `./demo` still means the folder.
         is_stray = model in _embedded() and not (path / contents.CONFIG).exists()
         return None if is_stray else path
-    if _is_path_like(model):
-        raise NotFoundError(f"no such folder: {model}", hint=_sibling_hint(path))
+    if _is_path_like(model) and (split_name(model)[1] is None or path.parent.is_dir()):
+        kind = "file" if model.endswith(GGUF_SUFFIX) else "folder"
+        raise NotFoundError(f"no such {kind}: {model}", hint=_sibling_hint(path))
     return None
 
 

@@ -112,7 +112,6 @@ def _is_wanted(name: str) -> bool:
 
 
 def _refuse_without_config(model: str, names: Collection[str]) -> None:
-    _refuse_gguf(model, names)
     hint = f"a model has {CONFIG} and *.safetensors files"
     if "params.json" in names:
         hint = "this is the maker's own format; take the repository whose files are for transformers"
@@ -122,21 +121,12 @@ def _refuse_without_config(model: str, names: Collection[str]) -> None:
 
 
 def _refuse_without_weights(model: str, names: Collection[str]) -> None:
-    _refuse_gguf(model, names)
     pickles = [name for name in names if name.endswith(_PICKLES) and _is_wanted(name)]
     if not pickles:
         raise BadFileError(f"{model} has no weights: no *.safetensors, only {shown(names)}")
     raise BadFileError(
         f"{model} has only pickle weights ({shown(pickles)}), which can run code; llmctl reads safetensors",
-        hint="convert it where you trust it (transformers' save_pretrained writes safetensors), "
-        "or take the hub's own conversion with --revision refs/pr/N, if the repository has one",
+        hint="take the safetensors weights, which many repositories have in a pull request too "
+        "(--revision refs/pr/N); converting pickle files is planned as `llmctl models convert`, till then "
+        "transformers' save_pretrained writes safetensors where you trust the files",
     )
-
-
-def _refuse_gguf(model: str, names: Collection[str]) -> None:
-    ggufs = [name for name in names if name.endswith(".gguf")]
-    if ggufs:
-        raise BadFileError(
-            f"{model} has only GGUF weights ({shown(ggufs)}), which llmctl does not load yet",
-            hint="take the repository with the original *.safetensors files",
-        )

@@ -1,27 +1,28 @@
 """Whether a model fits into a device's memory, and what of it would: arithmetic over facts, without torch.
 
-    weights   parameters x bytes of the dtype; quantised, matrices x bits / 8 and the rest as it was;
-              a checkpoint that is quantised already takes what its files hold
+    weights   see `weight_bytes`: the plan counts them in the same way
     cache     see `cache_size`, in the numbers that the model computes in
     overhead  `plan.OVERHEAD_BYTES` for activations and the libraries
 
 The sum is an estimate: what a device can really give, only loading tells.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from llmctl.core.errors import UsageError
+from llmctl.loading import quant_choice
 from llmctl.loading.cache_size import CacheSize, cache_size
 from llmctl.loading.describe import Description
 from llmctl.loading.hardware import Device
-from llmctl.loading.plan import BYTES, OVERHEAD_BYTES, choose_device, choose_dtype, gib, stored_dtype
+from llmctl.loading.plan import OVERHEAD_BYTES, choose_device, choose_dtype, gib
+from llmctl.loading.quant_choice import NONE
+from llmctl.loading.request import PlanRequest
+from llmctl.loading.weight_bytes import BYTES, weight_bytes
 
-QUANT_BITS: dict[str, float | None] = {"none": None, "int8": 8.125, "fp8": 8.125, "int4": 4.25, "nf4": 4.125}
-"""Bits of a weight and of its share of the scales: 16 bits for each 128 weights, for each 64 in int4."""
 DEFAULT_CONTEXT = 4096
 """Tokens that the cache is counted for when nobody says; fewer if the model takes fewer."""
-_TRIED = ("int8", "int4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +31,10 @@ class FitRequest:
 
     device: str = "auto"
     dtype: str = "auto"
-    quant: str = "none"
-    """A key of `QUANT_BITS`."""
+    row_dtype: str | None = None
+    """What the family's row says to "auto"."""
+    quant: str | None = None
+    """As `PlanRequest.quantization`."""
     context: int | None = None
     """Tokens of prompt and answer together; None is `DEFAULT_CONTEXT` or the model's if that is less."""
     memory_bytes: int | None = None
@@ -47,6 +50,7 @@ class Fit:
     device: Device
     dtype: str
     quant: str
+    """The method that the layers are packed by, or "none"."""
     context: int
     """Tokens that `cache_bytes` are for."""
     weight_bytes: int
@@ -74,28 +78,53 @@ def estimate(model: Description, request: FitRequest, devices: Sequence[Device])
     """Add up what `model` takes under the conditions of `request`; `devices` is best first, the CPU last.
 
     Raises `UsageError` for a device that is not there (unless the request says its memory), a context beyond
-    the model's, and for quantising what is quantised.
+    the model's, and what `quant_choice.choose` refuses.
     """
     _check(model, request)
-    device = _device(request, devices)
-    dtype, reason = choose_dtype(request.dtype, stored_dtype(model.checkpoint.bytes_by_dtype), device)
+    present = described(devices, kind=request.device, memory_bytes=request.memory_bytes)
+    device, _ = choose_device(request.device, present)
+    dtype, reason = choose_dtype(request.dtype, model.facts.stored_dtype, device, row=request.row_dtype)
     context = request.context or min(DEFAULT_CONTEXT, model.context_length)
-    weight_bytes, weight_note = _weights(model, dtype, request.quant)
+    scheme, quant_reason = quant_choice.choose(
+        PlanRequest(quantization=request.quant), model.facts, device, dtype
+    )
+    num_weight_bytes = weight_bytes(model.facts, dtype, scheme)
     cache, cache_notes = _cache(model, dtype, has_cache=request.has_cache)
-    free = device.free_bytes - weight_bytes - OVERHEAD_BYTES
+    free = device.free_bytes - num_weight_bytes - OVERHEAD_BYTES
     most = cache.tokens_in(max(0, free)) if free >= 0 else 0
     return Fit(
         device=device,
         dtype=dtype,
-        quant=request.quant,
+        quant=scheme.body or NONE if scheme is not None else NONE,
         context=context,
-        weight_bytes=weight_bytes,
+        weight_bytes=num_weight_bytes,
         cache_bytes=cache.bytes_for(context),
         cache_bytes_per_1k=cache.bytes_for(1024) - cache.state_bytes,
         overhead_bytes=OVERHEAD_BYTES,
         max_context=model.context_length if most is None else min(most, model.context_length),
-        notes=(reason, *weight_note, *cache_notes),
+        notes=(reason, *([quant_reason] if quant_reason is not None else []), *cache_notes),
     )
+
+
+def described(
+    devices: Sequence[Device], *, kind: str, memory_bytes: int | None, count: int = 1
+) -> list[Device]:
+    """`devices`, as if those of `kind` ("auto": of the best) had that much free, each.
+
+    A kind that is not here is laid before them, `count` times; that takes its memory to be told.
+    """
+    if memory_bytes is None:
+        return list(devices)
+    meant = devices[0].kind if kind == "auto" else kind
+    if not any(each.kind == meant for each in devices):
+        absent = Device(
+            kind=meant, name="not here", total_bytes=memory_bytes, free_bytes=memory_bytes, has_bf16=True
+        )
+        return [*(replace(absent, index=index) for index in range(count)), *devices]
+    return [
+        replace(each, total_bytes=memory_bytes, free_bytes=memory_bytes) if each.kind == meant else each
+        for each in devices
+    ]
 
 
 def remedies(model: Description, request: FitRequest, devices: Sequence[Device]) -> tuple[str, ...]:
@@ -104,65 +133,33 @@ def remedies(model: Description, request: FitRequest, devices: Sequence[Device])
     told = []
     if asked.max_context > 0:
         told.append(f"--context {asked.max_context} fits")
-    for changed in _smaller(model, request, asked):
-        fit = estimate(model, changed, devices)
-        if fit.fits:
-            told.append(f"{_flags(request, changed)} takes {gib(fit.needed_bytes)} and fits")
+    for flags, changed in _smaller(request, asked):
+        # What this checkpoint or device does not allow is no remedy.
+        with contextlib.suppress(UsageError):
+            fit = estimate(model, changed, devices)
+            if fit.fits:
+                told.append(f"{flags} takes {gib(fit.needed_bytes)} and fits")
     return tuple(told)
 
 
-def _smaller(model: Description, request: FitRequest, asked: Fit) -> Iterator[FitRequest]:
-    """The same question with smaller weights."""
-    half = replace(request, dtype="bfloat16")
+def _smaller(request: FitRequest, asked: Fit) -> Iterator[tuple[str, FitRequest]]:
+    """The same question with smaller weights, by the flags of it."""
+    base, prefix = request, ""
     if BYTES[asked.dtype] > BYTES["bfloat16"]:
-        yield half
-    if request.quant == "none" and model.quantisation is None:
-        for quant in _TRIED:
-            yield replace(half if BYTES[asked.dtype] > BYTES["bfloat16"] else request, quant=quant)
-
-
-def _flags(request: FitRequest, changed: FitRequest) -> str:
-    flags = [
-        f"--{name} {getattr(changed, name)}"
-        for name in ("dtype", "quant")
-        if getattr(changed, name) != getattr(request, name)
-    ]
-    return " ".join(flags)
+        base, prefix = replace(request, dtype="bfloat16"), "--dtype bfloat16"
+        yield prefix, base
+    if asked.quant == NONE:
+        for name, flag in quant_choice.FLAGS.items():
+            yield f"{prefix} {flag}".strip(), replace(base, quant=name)
 
 
 def _check(model: Description, request: FitRequest) -> None:
     name = model.checkpoint.name
-    if request.quant != "none" and model.quantisation is not None:
-        raise UsageError(
-            f"--quant {request.quant}: {name} is quantised already ({model.quantisation.method})",
-            hint="leave --quant out",
-        )
     if request.context is not None and request.context > model.context_length:
         raise UsageError(
             f"--context {request.context} is more than {name} takes, {model.context_length} tokens",
             hint=f"give at most {model.context_length}",
         )
-
-
-def _device(request: FitRequest, devices: Sequence[Device]) -> Device:
-    """The device asked for, with the memory asked for; one that is not here has to be given its memory."""
-    memory = request.memory_bytes
-    is_here = request.device == "auto" or any(device.kind == request.device for device in devices)
-    if memory is not None and not is_here:
-        return Device(
-            kind=request.device, name="not here", total_bytes=memory, free_bytes=memory, has_bf16=True
-        )
-    device, _ = choose_device(request.device, devices)
-    return device if memory is None else replace(device, total_bytes=memory, free_bytes=memory)
-
-
-def _weights(model: Description, dtype: str, quant: str) -> tuple[int, tuple[str, ...]]:
-    if model.quantisation is not None:
-        return model.checkpoint.num_bytes, (f"weights as they are stored ({model.quantisation.method})",)
-    bits = QUANT_BITS[quant]
-    packed = model.num_matrix_parameters if bits is not None else 0
-    num_bytes = (model.num_parameters - packed) * BYTES[dtype] + int(packed * (bits or 0) / 8)
-    return num_bytes, (f"{quant}: {bits:g} bits a weight, scales included",) if bits is not None else ()
 
 
 def _cache(model: Description, dtype: str, *, has_cache: bool) -> tuple[CacheSize, tuple[str, ...]]:

@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 
 GIB = 1024**3
+_SEVERAL = ("cuda", "xpu", "npu")
+"""Kinds of which a machine may have several."""
 _CGROUP = Path("/sys/fs/cgroup")
 # Instructions that multiply bfloat16 matrices: without them a bf16 model is slower on a CPU than float32.
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
@@ -19,12 +21,19 @@ class Device:
     """One place where a model can run."""
 
     kind: str
-    """cuda, xpu, mps or cpu."""
+    """cuda, xpu, npu, mps or cpu."""
     name: str
     total_bytes: int
     free_bytes: int
     has_bf16: bool
     """Whether bfloat16 is computed natively."""
+    index: int = 0
+    """Its number among those of its kind."""
+
+    @property
+    def place(self) -> str:
+        """torch's name for it: "cuda:1", "cpu"."""
+        return f"{self.kind}:{self.index}" if self.kind in _SEVERAL else self.kind
 
 
 def cpu() -> Device:

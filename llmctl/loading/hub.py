@@ -1,4 +1,4 @@
-"""Downloads models from the hub into huggingface_hub's cache, and uses what is there when the hub is away."""
+"""Downloads models from the hub or ModelScope into a cache, and uses what is there when the hub is away."""
 
 import logging
 import threading
@@ -6,12 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from llmctl.core.errors import LlmctlError, NotFoundError, UnreachableError, UsageError
+from llmctl.core import settings
+from llmctl.core.errors import BadFileError, LlmctlError, NotFoundError, UnreachableError, UsageError
 from llmctl.core.progress import Progress
 from llmctl.loading import contents
 from llmctl.loading.fetch import RemoteFile, Session, fetch
+from llmctl.loading.gguf_names import choose_gguf
 from llmctl.loading.hub_api import Hub
-from llmctl.loading.hub_cache import MAIN, RepoCache
+from llmctl.loading.hub_cache import RepoCache, wants_gguf
+from llmctl.loading.modelscope import ModelScope
+from llmctl.loading.site import Site
 
 log = logging.getLogger(__name__)
 
@@ -19,31 +23,46 @@ log = logging.getLogger(__name__)
 _NUM_CONNECTIONS = 4
 
 
-def download(repo_id: str, *, revision: str | None = None, progress: Progress) -> Path:
+def download(
+    repo_id: str, *, revision: str | None = None, progress: Progress, gguf: str | None = None
+) -> Path:
     """The folder with the files of `repo_id` that a model needs, fetched as far as they are not in the cache.
 
-    When the hub cannot be asked, a complete cached copy is used. An interrupted download keeps what it has,
-    and the next one goes on there. Raises `NotFoundError`, `AccessError` (private, gated, bad token),
-    `UnreachableError`, `DoesNotFitError` (disk), `BadFileError` (no safetensors; bytes that are not those
-    the hub lists), `UsageError` (a revision that cannot be one).
+    Of a repository of GGUF files it is the one file: its only one, or the one that `gguf` means (a name, or
+    the tag at its end). The setting `hub` says from where. When the hub cannot be asked, a complete cached
+    copy is used. An interrupted download keeps what it has, and the next one goes on there. Raises
+    `NotFoundError`, `AccessError` (private, gated, bad token), `UnreachableError`, `DoesNotFitError` (disk),
+    `BadFileError` (no safetensors; bytes that are not those the hub lists), `AmbiguousError` (several GGUF
+    files), `UsageError` (a revision that cannot be one).
     """
     _check_names(repo_id, revision)
     progress.stage("resolve")
-    hub = Hub.from_environ(repo_id, revision=revision)
-    cache = RepoCache(root=hub.cache_root, repo_id=repo_id)
-    if hub.is_offline:
-        return _offline_copy(cache, revision)
+    site = _site(repo_id, revision)
+    cache = RepoCache(root=site.cache_root, repo_id=repo_id, variable=site.cache_variable)
+    if site.is_offline:
+        return _offline_copy(cache, site, gguf)
     try:
-        commit, files = hub.list_files()
+        commit, files = site.list_files()
     except LlmctlError as error:
-        folder = cache.complete_snapshot(revision)
-        if folder is None or _is_revision_gone(error):
+        copy = cache.complete_snapshot(site.asked_revision, gguf=gguf)
+        if copy is None or _is_revision_gone(error):
             raise
-        log.warning("%s; using the cached copy %s", error.message, folder)
-        return folder
-    with hub.errors(hint="what has arrived is kept: the same command goes on from there"):
-        _bring(_choose(repo_id, files), commit=commit, hub=hub, cache=cache, progress=progress)
-    return cache.snapshot(commit)
+        log.warning("%s; using the cached copy %s", error.message, copy)
+        return copy
+    chosen = _choose(repo_id, files, gguf)
+    with site.errors(hint="what has arrived is kept: the same command goes on from there"):
+        _bring(chosen, commit=commit, site=site, cache=cache, progress=progress)
+    is_gguf = len(chosen) == 1 and chosen[0].name.endswith(".gguf")
+    return cache.snapshot(commit) / chosen[0].name if is_gguf else cache.snapshot(commit)
+
+
+def _site(repo_id: str, revision: str | None) -> Site:
+    chosen = settings.load(warns=False)
+    if chosen.hub != "modelscope":
+        return Hub.from_environ(repo_id, revision=revision)
+    site = ModelScope.from_environ(repo_id, revision=revision)
+    log.info("%s: from %s at %s (%s)", repo_id, site.name, site.endpoint, chosen.origins["hub"])
+    return site
 
 
 def _check_names(repo_id: str, revision: str | None) -> None:
@@ -63,16 +82,17 @@ def _check_names(repo_id: str, revision: str | None) -> None:
         )
 
 
-def _offline_copy(cache: RepoCache, revision: str | None) -> Path:
-    folder = cache.complete_snapshot(revision)
-    if folder is None:
-        wanted = cache.repo_id if revision is None else f"{cache.repo_id} at {revision}"
+def _offline_copy(cache: RepoCache, site: Site, gguf: str | None) -> Path:
+    copy = cache.complete_snapshot(site.asked_revision, gguf=gguf)
+    if copy is None:
+        name = cache.repo_id if gguf is None else f"{cache.repo_id} ({gguf})"
+        wanted = name if site.revision is None else f"{name} at {site.revision}"
         raise UnreachableError(
             f"HF_HUB_OFFLINE is set, and the cache {cache.root} has no complete copy of {wanted}",
             hint="unset HF_HUB_OFFLINE to download it",
         )
-    log.info("offline: using the cached copy %s", folder)
-    return folder
+    log.info("offline: using the cached copy %s", copy)
+    return copy
 
 
 def _is_revision_gone(error: LlmctlError) -> bool:
@@ -82,9 +102,11 @@ def _is_revision_gone(error: LlmctlError) -> bool:
     return isinstance(error.__cause__, RevisionNotFoundError)
 
 
-def _choose(repo_id: str, files: Mapping[str, RemoteFile]) -> list[RemoteFile]:
+def _choose(repo_id: str, files: Mapping[str, RemoteFile], gguf: str | None) -> list[RemoteFile]:
     """What a model needs of a repository, weights last."""
     root = [name for name in files if "/" not in name]
+    if wants_gguf(root, gguf):
+        return [files[choose_gguf(repo_id, root, gguf)]]
     contents.refuse_unusable(repo_id, root)
     names = contents.small_names(root)
     if contents.CONFIG in root:
@@ -93,7 +115,7 @@ def _choose(repo_id: str, files: Mapping[str, RemoteFile]) -> list[RemoteFile]:
 
 
 def _bring(
-    files: Sequence[RemoteFile], *, commit: str, hub: Hub, cache: RepoCache, progress: Progress
+    files: Sequence[RemoteFile], *, commit: str, site: Site, cache: RepoCache, progress: Progress
 ) -> None:
     """Fetch and link what the snapshot lacks, in order, so that a snapshot with weights is a whole one."""
     lacking = [file for file in files if not cache.has(file, commit)]
@@ -101,22 +123,48 @@ def _bring(
     if absent:
         cache.check_space(absent)
         progress.stage("download", total_bytes=sum(file.num_bytes for file in absent))
-        _fetch_all(absent, hub=hub, cache=cache, on_bytes=progress.advance)
-    for file in lacking:
-        cache.link(file, commit)
-    cache.point(hub.revision or MAIN, commit)
+    on_bytes = _counting(progress)
+    small = {file.name for file in files if not file.name.endswith(".safetensors")}
+    for is_small in (True, False):
+        part = [file for file in lacking if (file.name in small) is is_small]
+        _fetch_all([file for file in part if file in absent], site=site, cache=cache, on_bytes=on_bytes)
+        for file in part:
+            cache.link(file, commit)
+        if is_small:
+            _check_index(cache.snapshot(commit), {file.name for file in files}, cache.repo_id)
+    cache.point(site.asked_revision, commit)
 
 
-def _fetch_all(
-    files: Sequence[RemoteFile], *, hub: Hub, cache: RepoCache, on_bytes: Callable[[int], None]
-) -> None:
+def _check_index(folder: Path, names: set[str], repo_id: str) -> None:
+    """Refuse a repository that lacks a shard before gigabytes of the others have come."""
+    if contents.CONFIG not in names or contents.SINGLE_FILE in names:
+        return
+    shards = contents.indexed_shards(folder)
+    missing = [name for name in shards if name not in names]
+    if missing:
+        raise BadFileError(
+            f"{repo_id} lacks {contents.shown(missing)}, named in its {contents.INDEX}",
+            hint="its makers have not uploaded all of it: try another --revision, or ask them",
+        )
+
+
+def _counting(progress: Progress) -> Callable[[int], None]:
+    """What may be told of bytes by several threads."""
     one_at_a_time = threading.Lock()
 
     def count(num_bytes: int) -> None:
         with one_at_a_time:
-            on_bytes(num_bytes)
+            progress.advance(num_bytes)
 
-    session = Session(headers=hub.headers, timeout_s=hub.timeout_s, on_bytes=count, stop=threading.Event())
+    return count
+
+
+def _fetch_all(
+    files: Sequence[RemoteFile], *, site: Site, cache: RepoCache, on_bytes: Callable[[int], None]
+) -> None:
+    session = Session(
+        headers=site.headers, timeout_s=site.timeout_s, on_bytes=on_bytes, stop=threading.Event()
+    )
     with ThreadPoolExecutor(max_workers=_NUM_CONNECTIONS) as pool:
         try:
             for done in as_completed([pool.submit(_fetch_one, file, cache, session) for file in files]):

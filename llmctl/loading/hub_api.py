@@ -1,23 +1,20 @@
 """Asks the hub (huggingface.co or `HF_ENDPOINT`) about one repository, and words its refusals.
 
-Tokens, offline mode and error classes are huggingface_hub's; its errors, httpx2's and the disk's become
-llmctl's here, and only here.
+Tokens, offline mode and error classes are huggingface_hub's.
 """
 
-import errno
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from llmctl import __version__
-from llmctl.core.errors import AccessError, DoesNotFitError, LlmctlError, NotFoundError, UnreachableError
+from llmctl.core.errors import AccessError, LlmctlError, NotFoundError
 from llmctl.loading.fetch import RemoteFile
 from llmctl.loading.local_models import hub_folder
+from llmctl.loading.site import Site, matching
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -25,27 +22,23 @@ if TYPE_CHECKING:
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOGIN = "set HF_TOKEN or run `hf auth login`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hub:
+class Hub(Site):
     """One repository at a revision, on one server."""
 
-    repo_id: str
-    revision: str | None
-    endpoint: str
-    cache_root: Path
-    timeout_s: float
-    is_offline: bool
-    headers: Mapping[str, str]
-    """The token too, so they are never logged."""
+    name = "the hub"
+    kind = "a hub"
+    default_revision = "main"
+    endpoint_variable = "HF_ENDPOINT"
+    cache_variable = "HF_HOME"
 
     @classmethod
     def from_environ(cls, repo_id: str, *, revision: str | None) -> "Hub":
         """As huggingface_hub reads `HF_*`, but at this moment: it reads most of them when it is imported."""
-        from huggingface_hub import constants, is_offline_mode
+        from huggingface_hub import constants
         from huggingface_hub.utils import get_token_to_send
 
         token = get_token_to_send(None)
@@ -56,7 +49,7 @@ class Hub:
             endpoint=(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/"),
             cache_root=hub_folder(os.environ),
             timeout_s=constants.HF_HUB_DOWNLOAD_TIMEOUT,
-            is_offline=is_offline_mode() or os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE,
+            is_offline=is_offline(),
             headers=agent | ({"Authorization": f"Bearer {token}"} if token else {}),
         )
 
@@ -76,29 +69,10 @@ class Hub:
         try:
             return self._parse(response.json())
         except (ValueError, KeyError, TypeError) as error:
-            raise UnreachableError(
-                f"{self.endpoint} does not answer as a hub does: {_first_line(error)}",
-                hint="check HF_ENDPOINT; a network's login page may also stand in between",
-            ) from error
-
-    @contextmanager
-    def errors(self, *, hint: str) -> Iterator[None]:
-        """Turn foreign errors into llmctl's; `hint` is the remedy when the network is at fault."""
-        import httpx2
-        from huggingface_hub.errors import HfHubHTTPError
-
-        try:
-            yield
-        except HfHubHTTPError as error:
-            raise self._http_error(error, hint) from error
-        except (httpx2.RequestError, httpx2.InvalidURL, ConnectionError) as error:
-            reason = _first_line(error)
-            raise UnreachableError(f"cannot reach the hub at {self.endpoint}: {reason}", hint=hint) from error
-        except OSError as error:
-            raise self._disk_error(error) from error
+            raise self.not_understood(error) from error
 
     def _parse(self, answer: Mapping[str, Any]) -> tuple[str, dict[str, RemoteFile]]:
-        commit = _matching(COMMIT, answer["sha"])
+        commit = matching(COMMIT, answer["sha"])
         files = [self._parse_file(sibling, commit) for sibling in answer["siblings"]]
         return commit, {file.name: file for file in files}
 
@@ -109,11 +83,12 @@ class Hub:
             name=name,
             url=f"{self.endpoint}/{self.repo_id}/resolve/{commit}/{quote(name)}",
             num_bytes=int(lfs["size"] if lfs else sibling["size"]),
-            digest=_matching(_DIGEST, lfs["sha256"] if lfs else sibling["blobId"]),
+            digest=matching(_DIGEST, lfs["sha256"] if lfs else sibling["blobId"]),
             is_lfs=bool(lfs),
         )
 
-    def _http_error(self, error: "HfHubHTTPError", hint: str) -> LlmctlError:
+    def http_error(self, error: "HfHubHTTPError", hint: str) -> LlmctlError:
+        """See `Site`."""
         from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
 
         page = f"{self.endpoint}/{self.repo_id}"
@@ -139,29 +114,11 @@ class Hub:
                 f"{self.endpoint} refuses access to {self.repo_id} (HTTP {status})",
                 hint=f"check the token and its rights: {_LOGIN}",
             )
-        return UnreachableError(
-            f"the hub at {self.endpoint} answers HTTP {status}", hint=f"try again later; {hint}"
-        )
-
-    def _disk_error(self, error: OSError) -> LlmctlError:
-        if error.errno in _DISK_FULL:
-            return DoesNotFitError(
-                f"the disk of {self.cache_root} is full",
-                hint="free some space and run the same command again, or set HF_HOME to a larger disk",
-            )
-        return AccessError(
-            f"cannot write to the cache {error.filename or self.cache_root}: {error.strerror}",
-            hint="set HF_HOME to a folder that you may write to",
-        )
+        return self.busy(status, hint)
 
 
-def _matching(pattern: re.Pattern[str], text: object) -> str:
-    """`text`, which becomes part of a path, if it is the hash that the hub's API says it is."""
-    if not isinstance(text, str) or not pattern.fullmatch(text):
-        raise ValueError(f"{text!r} is no hash")
-    return text
+def is_offline() -> bool:
+    """Whether `HF_HUB_OFFLINE` forbids to ask any hub."""
+    from huggingface_hub import is_offline_mode
 
-
-def _first_line(error: Exception) -> str:
-    line = (str(error) or type(error).__name__).splitlines()[0]
-    return re.sub(r"^\[Errno -?\d+\] ", "", line)
+    return is_offline_mode() or os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE

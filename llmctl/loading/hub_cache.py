@@ -7,19 +7,19 @@ The layout is documented (huggingface.co/docs/huggingface_hub/guides/manage-cach
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmctl.core.errors import BadFileError, DoesNotFitError
+from llmctl.core.errors import DoesNotFitError, LlmctlError
 from llmctl.loading import contents
 from llmctl.loading.fetch import RemoteFile, partial_path
+from llmctl.loading.gguf_names import choose_gguf, models_among
 from llmctl.loading.hub_api import COMMIT
+from llmctl.loading.local_models import repository_name
 
 log = logging.getLogger(__name__)
-
-MAIN = "main"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,17 +27,20 @@ class RepoCache:
     """The cached files of the model `repo_id`."""
 
     root: Path
-    """The whole cache, `HF_HUB_CACHE`."""
+    """The whole cache, `HF_HUB_CACHE` for the hub."""
     repo_id: str
+    variable: str = "HF_HOME"
+    """What moves the cache to another disk."""
 
     @property
     def folder(self) -> Path:
         """All of this repository."""
-        return self.root / self._folder_name
+        return self.root / repository_name(self.repo_id)
 
     @property
-    def _folder_name(self) -> str:
-        return f"models--{self.repo_id.replace('/', '--')}"
+    def lock_folder(self) -> Path:
+        """Where downloads into this repository keep others out, a file for each blob."""
+        return self.root / ".locks" / repository_name(self.repo_id)
 
     def snapshot(self, commit: str) -> Path:
         """The folder of one commit."""
@@ -57,16 +60,18 @@ class RepoCache:
         blob = self.blob(file)
         return blob.is_file() and blob.stat().st_size == file.num_bytes
 
-    def complete_snapshot(self, revision: str | None) -> Path | None:
-        """The folder of `revision` if it can be run as it is, judged without the hub."""
-        commit = self._commit(revision or MAIN)
+    def complete_snapshot(self, revision: str, *, gguf: str | None = None) -> Path | None:
+        """The folder of `revision`, or the GGUF file in it, if it can be run as it is; asks no hub."""
+        commit = self._commit(revision)
         if commit is None or not self.snapshot(commit).is_dir():
             return None
         folder = self.snapshot(commit)
         names = {path.name for path in folder.iterdir() if path.exists()}
         try:
+            if wants_gguf(names, gguf):
+                return folder / choose_gguf(self.repo_id, names, gguf)
             shards = () if contents.SINGLE_FILE in names else contents.indexed_shards(folder)
-        except BadFileError:
+        except LlmctlError:
             return None
         weights = shards or contents.weight_names(names)
         return folder if weights and contents.CONFIG in names and names.issuperset(weights) else None
@@ -79,7 +84,7 @@ class RepoCache:
         if need > free:
             raise DoesNotFitError(
                 f"{self.repo_id} needs {_gigabytes(need)} of disk; {self.root} has {_gigabytes(free)} free",
-                hint="free some space, or set HF_HOME to a folder on a larger disk",
+                hint=f"free some space, or set {self.variable} to a folder on a larger disk",
             )
 
     @contextmanager
@@ -87,7 +92,7 @@ class RepoCache:
         """Keep other downloads of `file` out, those of huggingface_hub too."""
         from huggingface_hub.utils import WeakFileLock
 
-        lock = self.root / ".locks" / self._folder_name / f"{file.digest}.lock"
+        lock = self.lock_folder / f"{file.digest}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(lock):
             yield
@@ -121,6 +126,13 @@ class RepoCache:
             return revision
         ref = self.folder / "refs" / revision
         return ref.read_text().strip() if ref.is_file() else None
+
+
+def wants_gguf(names: Collection[str], wanted: str | None) -> bool:
+    """Whether a repository with these files is taken as GGUF: somebody says so, or there is nothing else."""
+    return wanted is not None or (
+        bool(models_among(names)) and not any(name.endswith(".safetensors") for name in names)
+    )
 
 
 def _size(path: Path) -> int:

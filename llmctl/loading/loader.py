@@ -1,44 +1,33 @@
-"""Loads a located checkpoint as its plan says: transformers' own modeling code, safetensors weights."""
+"""From a model's name to a model in memory: find, check, plan, build."""
 
 import contextlib
 import logging
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import transformers
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 
 from llmctl.adapters.foreign import named
-from llmctl.core import sampling
-from llmctl.core.errors import BadFileError, DoesNotFitError, UsageError
+from llmctl.core.errors import BadFileError
 from llmctl.core.progress import Progress
 from llmctl.core.types import SamplingParams
-from llmctl.loading import architecture, devices
+from llmctl.loading import architecture, devices, recommended
 from llmctl.loading.architecture import Generates
+from llmctl.loading.assembly import Assembly, build
 from llmctl.loading.checkpoint import Checkpoint, locate
 from llmctl.loading.context import context_length
-from llmctl.loading.plan import LoadPlan, plan
+from llmctl.loading.describe import describe_checkpoint
+from llmctl.loading.plan import LoadPlan, PlanRequest, plan
+from llmctl.loading.readers import reader_of
+from llmctl.loading.tokenizer import load_tokenizer
+from llmctl.loading.unreadable import UNREADABLE, first_line
+from llmctl.quant import prepare
+from llmctl.quant.activations import Memo
 
 log = logging.getLogger(__name__)
-
-_LAYER = re.compile(r"\.(?:layers?|h|blocks?)\.(\d+)\.")
-FALLBACK_TEMPERATURE = 0.7
-"""For models whose makers recommend nothing, as in FastChat."""
-_NOT_FOLLOWED = {
-    "num_beams": 1,
-    "no_repeat_ngram_size": 0,
-    "encoder_no_repeat_ngram_size": 0,
-    "min_length": 0,
-}
-"""Recommendations that change an answer and that llmctl has no way to follow, with what means "off"."""
-# What transformers raises over files that are missing, damaged or at odds with each other.
-_UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, ArithmeticError)
-
 
 OwnLoader = Callable[[str, Mapping[str, Any]], tuple[Any, Any]]
 """From a folder and transformers' keywords to model and tokenizer, as in FastChat's adapters."""
@@ -50,13 +39,15 @@ class LoadRequest:
 
     model: str
     revision: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
+    plan: PlanRequest = field(default_factory=PlanRequest)
+    """On which devices, in which numbers."""
+    formats: Mapping[str, object] = field(default_factory=dict)
+    """The user's own words on how the checkpoint is quantised, over those of its files."""
+    row: Mapping[str, Any] = field(default_factory=dict)
+    """The loading keys of the family's row."""
     trust_remote_code: bool = False
     generates: str | None = None
     """What the family's row says; None: what the config says."""
-    block_length: int | None = None
-    """Tokens that Jacobi decoding works on at a time; None: the usual number."""
     own_loader: OwnLoader | None = None
     """A class of the user's that loads in its own way."""
 
@@ -81,7 +72,7 @@ class LoadedModel:
     answer_length: int | None = None
     """Most tokens of an answer when it does not share the context with the prompt."""
     block_length: int | None = None
-    """As in `LoadRequest`."""
+    """Tokens that Jacobi decoding works on at a time; None: the usual number."""
 
 
 def load(request: LoadRequest, progress: Progress) -> LoadedModel:
@@ -91,15 +82,9 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
     an architecture that cannot be run, a missing tokenizer or weights that do not belong to the config.
     """
     checkpoint = locate(request.model, revision=request.revision, progress=progress)
-    architecture.check(checkpoint, trust_remote_code=request.trust_remote_code)
-    chosen = plan(
-        device=request.device,
-        dtype=request.dtype,
-        devices=devices.available(),
-        bytes_by_dtype=checkpoint.bytes_by_dtype,
-        num_parameters=checkpoint.num_parameters,
-        name=checkpoint.name,
-    )
+    architecture.check(checkpoint, trust_remote_code=_trusts(request))
+    reader = reader_of(checkpoint, request.formats)
+    chosen = plan(_wishes(request), describe_checkpoint(checkpoint), devices.available())
     for reason in chosen.reasons:
         log.info("%s", reason)
     progress.stage(f"load {checkpoint.name}")
@@ -109,173 +94,91 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
         if request.own_loader is not None:
             model, tokenizer = _by_class(checkpoint, request.own_loader, chosen)
         else:
-            tokenizer = _tokenizer(checkpoint, request, config)
-            model = _model(checkpoint, request, chosen, config)
+            tokenizer = load_tokenizer(checkpoint, config, request.row, trust_remote_code=_trusts(request))
+            model = build(
+                Assembly(
+                    checkpoint=checkpoint,
+                    config=config,
+                    plan=chosen,
+                    reader=reader,
+                    trust_remote_code=_trusts(request),
+                    progress=progress,
+                )
+            )
     loaded = _loaded(checkpoint, chosen, model, tokenizer)
     if generates == "encoder-decoder":
         loaded = _with_own_lengths(loaded, checkpoint)
-    _tell_not_followed(checkpoint)
-    return replace(loaded, generates=generates, block_length=request.block_length)
+    recommended.tell_not_followed(checkpoint)
+    return replace(loaded, generates=generates, block_length=request.row.get("jacobi_tokens"))
+
+
+def _trusts(request: LoadRequest) -> bool:
+    # A row may ask for it (`trust_remote_code`), but only the user grants it.
+    return request.trust_remote_code
+
+
+def _wishes(request: LoadRequest) -> PlanRequest:
+    """The plan that was asked for, in the numbers that the family's row knows to be right."""
+    own = request.row.get("dtype")
+    return replace(request.plan, row_dtype=own) if own else request.plan
 
 
 def _by_class(checkpoint: Checkpoint, own_loader: OwnLoader, chosen: LoadPlan) -> tuple[Any, Any]:
+    dtype = getattr(torch, chosen.dtype)
     with named(f"the load_model of the adapter for {checkpoint.name}"):
-        model, tokenizer = own_loader(str(checkpoint.folder), {"torch_dtype": getattr(torch, chosen.dtype)})
-        return model.to(chosen.device.kind).eval(), tokenizer
+        model, tokenizer = own_loader(str(checkpoint.folder), {"torch_dtype": dtype})
+        model = model.to(chosen.device.place).eval()
+    if chosen.quant is not None:
+        prepare.quantise(model, chosen.quant, dtype=dtype, memo=Memo())
+    return model, tokenizer
 
 
 def _config(checkpoint: Checkpoint, request: LoadRequest) -> Any:
+    file = {"gguf_file": checkpoint.gguf.name} if checkpoint.gguf is not None else {}
     try:
-        return transformers.AutoConfig.from_pretrained(
-            checkpoint.folder, local_files_only=True, trust_remote_code=request.trust_remote_code
+        config = transformers.AutoConfig.from_pretrained(
+            checkpoint.folder, local_files_only=True, trust_remote_code=_trusts(request), **file
         )
-    except (*_UNREADABLE, StrictDataclassError) as error:
+    except UNREADABLE as error:
         raise BadFileError(
-            f"the config.json of {checkpoint.name} does not load: {_first_line(error)}"
+            f"the config.json of {checkpoint.name} does not load: {first_line(error)}"
         ) from error
-
-
-def _tokenizer(checkpoint: Checkpoint, request: LoadRequest, config: Any) -> Any:
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            checkpoint.folder,
-            config=config,
-            local_files_only=True,
-            trust_remote_code=request.trust_remote_code,
-        )
-    except _UNREADABLE as error:
-        if "trust_remote_code" in str(error):
-            raise architecture.own_code(checkpoint) from error
-        raise BadFileError(
-            f"{checkpoint.name} has no tokenizer that can be read: {_first_line(error)}",
-            hint=f"put tokenizer.json and tokenizer_config.json into {checkpoint.folder}",
-        ) from error
-    if not len(tokenizer):
-        raise BadFileError(f"the tokenizer of {checkpoint.name} is empty")
-    return tokenizer
-
-
-def _model(checkpoint: Checkpoint, request: LoadRequest, chosen: LoadPlan, config: Any) -> Any:
-    auto_class = architecture.auto_class(config, is_pair=config.is_encoder_decoder)
-    try:
-        model, report = auto_class.from_pretrained(
-            checkpoint.folder,
-            config=config,
-            dtype=getattr(torch, chosen.dtype),
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=request.trust_remote_code,
-            output_loading_info=True,
-            # Refused by `_check_report`, which can name the tensor.
-            ignore_mismatched_sizes=True,
-        )
-        model = model.to(chosen.device.kind)
-    except RuntimeError as error:
-        if reason := devices.out_of_memory(error):
-            raise _out_of_memory(checkpoint, chosen, reason) from error
-        raise BadFileError(f"the weights of {checkpoint.name} do not load: {_first_line(error)}") from error
-    except (*_UNREADABLE, SafetensorError) as error:
-        raise BadFileError(f"{checkpoint.name} does not load: {_first_line(error)}") from error
-    _check_report(checkpoint, report, model.config)
-    return model.eval()
-
-
-def _check_report(checkpoint: Checkpoint, report: Mapping[str, Any], config: Any) -> None:
-    """Missing weights would be random numbers, and a model without its last layers talks nonsense."""
-    for kind in ("missing_keys", "mismatched_keys"):
-        if names := sorted(map(str, report.get(kind, ()))):
-            raise BadFileError(
-                f"the checkpoint {checkpoint.name} lacks weights that its config asks for: "
-                f"{len(names)} {kind.replace('_', ' ')}, the first {names[0]}",
-                hint="the download or export is incomplete, or config.json belongs to another model",
-            )
-    spare = sorted(map(str, report.get("unexpected_keys", ())))
-    for name in spare:
-        layer, num_layers = _LAYER.search(name), architecture.num_layers(config, name)
-        if layer and num_layers is not None and int(layer[1]) >= num_layers:
-            raise BadFileError(
-                f"the checkpoint {checkpoint.name} has a layer {layer[1]} ({name}), "
-                f"its config only {num_layers} layers",
-                hint="config.json belongs to another model",
-            )
-    if spare:
-        log.warning("%d tensors of the checkpoint are not used, the first is %s", len(spare), spare[0])
+    # llmctl reads quantised weights itself; transformers would look for the packages of their makers.
+    for part in (config, config.get_text_config()):
+        if hasattr(part, "quantization_config"):
+            del part.quantization_config
+    return config
 
 
 def _loaded(checkpoint: Checkpoint, chosen: LoadPlan, model: Any, tokenizer: Any) -> LoadedModel:
-    embeddings = model.get_input_embeddings()
     return LoadedModel(
         name=checkpoint.name,
         model=model,
         tokenizer=tokenizer,
         plan=chosen,
         context_length=context_length(checkpoint.config, tokenizer_limit=tokenizer.model_max_length),
-        vocabulary_size=embeddings.weight.shape[0],
-        end_ids=_end_ids(checkpoint, tokenizer),
-        default_sampling=_recommended(checkpoint.generation_config),
+        vocabulary_size=_vocabulary_size(model),
+        end_ids=recommended.end_ids(checkpoint, tokenizer),
+        default_sampling=recommended.recommended_sampling(checkpoint.generation_config),
     )
+
+
+def _vocabulary_size(model: Any) -> int:
+    embeddings = model.get_input_embeddings()
+    size: int = getattr(embeddings, "num_embeddings", None) or embeddings.weight.shape[0]
+    return size
 
 
 def _with_own_lengths(loaded: LoadedModel, checkpoint: Checkpoint) -> LoadedModel:
     """`loaded`, with the lengths of encoder and decoder apart, and made for one right answer."""
-    lengths = {}
-    for side in ("encoder", "decoder"):
-        own = checkpoint.config.get(side)
-        config = {**checkpoint.config, **(own if isinstance(own, Mapping) else {})}
-        limit = config.get(f"max_{side}_position_embeddings")
-        config = {**config, "max_position_embeddings": limit} if limit else config
-        lengths[side] = context_length(config, tokenizer_limit=loaded.tokenizer.model_max_length)
-    is_shared = architecture.repeats_prompt(loaded.model.config)
+    encoder, decoder = recommended.lengths(checkpoint, loaded.tokenizer)
+    greedy = {"do_sample": False, **checkpoint.generation_config}
     return replace(
         loaded,
-        context_length=lengths["encoder"],
-        answer_length=None if is_shared else lengths["decoder"],
-        default_sampling=_recommended({"do_sample": False, **checkpoint.generation_config}),
+        context_length=encoder,
+        answer_length=None if architecture.repeats_prompt(loaded.model.config) else decoder,
+        default_sampling=recommended.recommended_sampling(greedy),
     )
-
-
-def _end_ids(checkpoint: Checkpoint, tokenizer: Any) -> frozenset[int]:
-    found = {tokenizer.eos_token_id}
-    for config in (checkpoint.generation_config, checkpoint.config):
-        ids = config.get("eos_token_id")
-        found.update(ids if isinstance(ids, list) else [ids])
-    return frozenset(token_id for token_id in found if isinstance(token_id, int) and token_id >= 0)
-
-
-def _recommended(generation_config: Mapping[str, Any]) -> SamplingParams:
-    """What `generation_config.json` recommends; a value outside its range is left out and told."""
-    is_greedy = generation_config.get("do_sample") is False
-    params = SamplingParams(temperature=0.0 if is_greedy else FALLBACK_TEMPERATURE)
-    drawing = () if is_greedy else ("temperature", "top_p", "top_k", "min_p")
-    for key in (*drawing, "repetition_penalty"):
-        try:
-            params = sampling.update(params, {key: generation_config.get(key)})
-        except UsageError as error:
-            log.warning("generation_config.json: %s; left out", error.message)
-    return params
-
-
-def _tell_not_followed(checkpoint: Checkpoint) -> None:
-    # Older checkpoints have these in config.json.
-    settings = {**checkpoint.config, **checkpoint.generation_config}
-    given = {key: settings.get(key) for key in _NOT_FOLLOWED}
-    told = [f"{key} {value}" for key, value in given.items() if value not in (None, _NOT_FOLLOWED[key])]
-    if told:
-        log.info("%s recommends %s, which llmctl does not do", checkpoint.name, ", ".join(told))
-
-
-def _out_of_memory(checkpoint: Checkpoint, chosen: LoadPlan, reason: str) -> DoesNotFitError:
-    return DoesNotFitError(
-        f"memory ran out while loading {checkpoint.name} in {chosen.dtype}: {reason}",
-        hint="free memory, take --dtype bfloat16 or a smaller model",
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 @contextlib.contextmanager

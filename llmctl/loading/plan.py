@@ -1,18 +1,42 @@
-"""Where and in which numbers a model runs: a pure function of request, hardware and checkpoint.
+"""Where, in which numbers and how quantised a model runs: a pure function of request, facts and devices.
 
 No torch here; every choice comes with its reason as a sentence.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from llmctl.core.errors import DoesNotFitError, UsageError
+from llmctl.loading import placement, quant_choice
 from llmctl.loading.hardware import GIB, Device
+from llmctl.loading.placement import Placement, choose_device
+from llmctl.loading.request import Facts, PlanRequest
+from llmctl.loading.weight_bytes import BYTES, block_bytes, weight_bytes
+from llmctl.quant.methods import Scheme
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+__all__ = [
+    "BYTES",
+    "OVERHEAD_BYTES",
+    "Facts",
+    "LoadPlan",
+    "PlanRequest",
+    "choose_device",
+    "choose_dtype",
+    "gib",
+    "plan",
+    "stored_dtype",
+]
+
+OVERHEAD_BYTES = placement.OVERHEAD_BYTES
+_MAX_TOLD = 3
+"""Remedies in one message."""
+_LARGER: Mapping[str, tuple[str | None, ...]] = {
+    "8bit": (None, "none"),
+    "4bit": (None, "none", "8bit", "int8"),
+}
+"""What was asked for where so many bits would be fewer."""
 _STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float32"}
-OVERHEAD_BYTES = GIB // 4
-"""For activations, a short context's cache and the libraries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,63 +44,107 @@ class LoadPlan:
     """What `loader` will do."""
 
     device: Device
+    """Where the first layer runs; `device.place` is torch's name for it."""
     dtype: str
     """A key of `BYTES`."""
     num_bytes: int
-    """Estimated memory on the device, overhead included."""
+    """Estimated memory on all devices, overhead included."""
     reasons: tuple[str, ...]
+    quant: Scheme | None = None
+    """How dense weights are packed while they load; None leaves them."""
+    checkpoint_format: str | None = None
+    """How the files are quantised; None: they are not."""
+    device_map: str | Mapping[str, int | str] | None = None
+    """accelerate's: "auto", "sequential" or a dict; None: the whole model is on `device`."""
+    max_memory: Mapping[int | str, int] | None = None
+    """Bytes by GPU number, and of "cpu" where weights may stay there; None exactly when `device_map` is."""
+    offload: bool = False
+    """Whether some weights stay in the host's memory and are computed with there."""
+    attention: str = "sdpa"
+    """As transformers calls it."""
+    bytes_by_device: Mapping[str, int] = field(default_factory=dict)
+    """Estimated memory by `Device.place`, overhead included."""
 
 
-def plan(
-    *,
-    device: str,
-    dtype: str,
-    devices: Sequence[Device],
-    bytes_by_dtype: Mapping[str, int],
-    num_parameters: int,
-    name: str,
-) -> LoadPlan:
-    """Choose device and dtype, and check that the model fits.
+def plan(request: PlanRequest, facts: Facts, devices: Sequence[Device]) -> LoadPlan:
+    """Choose devices, dtype and quantisation, and check that the model fits.
 
-    `device` and `dtype` are what the user asked for, "auto" included; `devices` is best first and ends with
-    the CPU; `bytes_by_dtype` counts the checkpoint's tensors by safetensors' type names.
-    Raises `UsageError` for a device that is not there, `DoesNotFitError`.
+    `devices` is best first, each GPU by itself, and ends with the CPU. Raises `UsageError` for what the
+    devices, the checkpoint or the other wishes do not allow, `DoesNotFitError` with what would fit.
     """
-    place, place_reason = choose_device(device, devices)
-    stored = stored_dtype(bytes_by_dtype)
-    kind, kind_reason = choose_dtype(dtype, stored, place)
-    num_bytes = num_parameters * BYTES[kind] + OVERHEAD_BYTES
-    if num_bytes > place.free_bytes:
-        raise _does_not_fit(name, num_parameters, kind, place)
-    size = f"{name} takes about {gib(num_bytes)} of {gib(place.free_bytes)} free"
-    return LoadPlan(device=place, dtype=kind, num_bytes=num_bytes, reasons=(place_reason, kind_reason, size))
+    draft = _draft(request, facts, devices)
+    if not draft.fits:
+        raise _does_not_fit(request, facts, devices, draft)
+    return draft.plan
 
 
-def choose_device(asked: str, devices: Sequence[Device]) -> tuple[Device, str]:
-    """The device that `asked` means ("auto": the first), and why. Raises `UsageError` without one."""
-    if asked == "auto":
-        best = devices[0]
-        return best, f"device {best.kind} ({best.name}): the best that this torch can use"
-    for device in devices:
-        if device.kind == asked:
-            return device, f"device {device.kind} ({device.name}): asked for"
-    found = ", ".join(device.kind for device in devices)
-    raise UsageError(
-        f"device {asked!r} cannot be used here, only {found}",
-        hint="leave out --device, or see llmctl doctor",
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A plan that may ask for more than there is."""
+
+    plan: LoadPlan
+    weight_bytes: int
+    placement: Placement
+    num_free: int
+    """Bytes that the devices of the plan have."""
+
+    @property
+    def fits(self) -> bool:
+        return self.weight_bytes <= self.placement.room
+
+
+def _draft(request: PlanRequest, facts: Facts, devices: Sequence[Device]) -> _Draft:
+    chosen, place_reason = placement.choose_devices(request, devices)
+    first = chosen[0]
+    dtype, dtype_reason = choose_dtype(request.dtype, facts.stored_dtype, first, row=request.row_dtype)
+    scheme, quant_reason = quant_choice.choose(request, facts, first, dtype)
+    if request.cpu_offloading and scheme is None:
+        raise UsageError(
+            "--cpu-offloading goes with --load-8bit or --load-4bit",
+            hint="give one of them, or spread the model over more GPUs with --num-gpus",
+        )
+    weights = weight_bytes(facts, dtype, scheme)
+    placed = placement.place(
+        request, chosen, devices[-1], num_bytes=weights, block_bytes=block_bytes(facts, weights)
+    )
+    num_bytes = sum(placed.bytes_by_device.values())
+    num_free = sum(each.free_bytes for each in chosen) + (devices[-1].free_bytes if placed.offload else 0)
+    size = f"{facts.name} takes about {gib(num_bytes)} of {gib(num_free)} free"
+    reasons = (place_reason, dtype_reason, quant_reason, placed.reason, size)
+    return _Draft(
+        plan=LoadPlan(
+            device=first,
+            dtype=dtype,
+            num_bytes=num_bytes,
+            reasons=tuple(reason for reason in reasons if reason is not None),
+            quant=scheme,
+            checkpoint_format=facts.quantisation.title if facts.quantisation is not None else None,
+            device_map=placed.device_map,
+            max_memory=placed.max_memory,
+            offload=placed.offload,
+            bytes_by_device=placed.bytes_by_device,
+        ),
+        weight_bytes=weights,
+        placement=placed,
+        num_free=num_free,
     )
 
 
 def stored_dtype(bytes_by_dtype: Mapping[str, int]) -> str:
-    """The dtype of most of the checkpoint's bytes."""
+    """The dtype of most of the checkpoint's bytes, by safetensors' type names."""
     floats = {kind: size for kind, size in bytes_by_dtype.items() if kind in _STORED}
     return _STORED[max(floats, key=lambda kind: floats[kind])] if floats else "float32"
 
 
-def choose_dtype(asked: str, stored: str, device: Device) -> tuple[str, str]:
-    """The numbers that a checkpoint of `stored` runs in, and why; both are keys of `BYTES`, or "auto"."""
+def choose_dtype(asked: str, stored: str, device: Device, *, row: str | None = None) -> tuple[str, str]:
+    """The numbers that a checkpoint of `stored` runs in, and why; both are keys of `BYTES`, or "auto".
+
+    `row` is what the family's row says to "auto".
+    """
     if asked != "auto":
         return asked, f"dtype {asked}: asked for"
+    if row is not None:
+        return row, f"dtype {row}: its family's row says so"
     if stored == "float32":
         faster = "; --dtype bfloat16 would be faster and half as large" if device.has_bf16 else ""
         return stored, f"dtype float32: the checkpoint's own{faster}"
@@ -87,19 +155,66 @@ def choose_dtype(asked: str, stored: str, device: Device) -> tuple[str, str]:
     return "float32", f"dtype float32: this {device.kind} does not compute bfloat16 natively; {halves}"
 
 
-def _does_not_fit(name: str, num_parameters: int, kind: str, device: Device) -> DoesNotFitError:
-    need = num_parameters * BYTES[kind] + OVERHEAD_BYTES
-    half = num_parameters * 2 + OVERHEAD_BYTES
-    fitting = max(0, device.free_bytes - OVERHEAD_BYTES) // 2 / 1e9
-    if half < need and half <= device.free_bytes:
-        hint = f"--dtype bfloat16 takes {gib(half)} and fits"
-    else:
-        hint = f"what fits here in bfloat16 is a model of up to {fitting:.1f} billion parameters"
+def _does_not_fit(
+    request: PlanRequest, facts: Facts, devices: Sequence[Device], draft: _Draft
+) -> DoesNotFitError:
+    made = draft.plan
+    quant = f", {made.quant.body}" if made.quant is not None else ""
+    fitting = [
+        f"{flags} takes {gib(smaller.plan.num_bytes)} and fits"
+        for flags, smaller in _smaller(request, facts, devices, draft)
+        if smaller.fits
+    ][:_MAX_TOLD]
+    most = max(0, draft.num_free - OVERHEAD_BYTES * len(made.bytes_by_device)) // 2 / 1e9
+    small_enough = f"what fits here in bfloat16 is a model of up to {most:.1f} billion parameters"
     return DoesNotFitError(
-        f"{name} ({num_parameters / 1e9:.1f} billion parameters) takes about {gib(need)} in {kind}, "
-        f"{device.kind} has {gib(device.free_bytes)} free",
-        hint=hint,
+        f"{facts.name} ({facts.num_parameters / 1e9:.1f} billion parameters) takes about "
+        f"{gib(made.num_bytes)} in {made.dtype}{quant}, {_room(request, draft)}",
+        hint="; ".join(fitting) or small_enough,
     )
+
+
+def _room(request: PlanRequest, draft: _Draft) -> str:
+    """What there is, as it was counted."""
+    places = list(draft.plan.bytes_by_device)
+    if request.max_gpu_memory is not None:
+        return f"{', '.join(places)} may hold {gib(draft.placement.room)} (--max-gpu-memory)"
+    if len(places) == 1:
+        return f"{draft.plan.device.kind} has {gib(draft.num_free)} free"
+    free, room = gib(draft.num_free), gib(draft.placement.room)
+    return f"{', '.join(places)} have {free} free, {room} of it for weights"
+
+
+def _smaller(
+    request: PlanRequest, facts: Facts, devices: Sequence[Device], draft: _Draft
+) -> Iterator[tuple[str, _Draft]]:
+    """Other ways to load the same model by their flags, the smallest loss first."""
+    changes: list[tuple[str, PlanRequest]] = []
+    num_used = len(draft.plan.bytes_by_device) - draft.plan.offload
+    if request.gpus is None:
+        # GPU 0 is taken when nobody says, and may be the busy one.
+        others = [each for each in devices if each.kind == draft.plan.device.kind][1:]
+        changes += [
+            (f"--gpus {each.index}", replace(request, gpus=(each.index,), num_gpus=None))
+            for each in others
+            if num_used == 1
+        ]
+        changes += [
+            (f"--num-gpus {count}", replace(request, num_gpus=count))
+            for count in range(num_used + 1, len(others) + 2)
+        ]
+    base, prefix = request, ""
+    if BYTES[draft.plan.dtype] > BYTES["bfloat16"]:
+        base, prefix = replace(request, dtype="bfloat16"), "--dtype bfloat16"
+        changes.append((prefix, base))
+    for name, flag in quant_choice.FLAGS.items():
+        if request.quantization in _LARGER[name]:
+            changes.append((f"{prefix} {flag}".strip(), replace(base, quantization=name)))
+    last = replace(base, quantization="4bit", cpu_offloading=True)
+    for flags, changed in (*changes, (f"{prefix} --load-4bit --cpu-offloading".strip(), last)):
+        # What this checkpoint or device does not allow is no remedy.
+        with contextlib.suppress(UsageError):
+            yield flags, _draft(changed, facts, devices)
 
 
 def gib(num_bytes: int) -> str:

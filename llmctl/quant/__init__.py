@@ -1,1 +1,1 @@
-"""Layer 3: weights in few bits: their canonical forms, the files that hold them, the kernels that compute on them."""
+"""Layer 3, weights in few bits: canonical forms, the files that hold them, kernels that compute on them."""

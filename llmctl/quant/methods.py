@@ -18,7 +18,7 @@ class Method:
 
 
 METHODS: Mapping[str, Method] = {
-    "int8": Method(title="8-bit integers, a scale for each row", bits=8, group_sizes=(), bits_per_weight=8.05),
+    "int8": Method(title="8-bit integers, a scale a row", bits=8, group_sizes=(), bits_per_weight=8.05),
     "int4": Method(title="4-bit integers", bits=4, group_sizes=(64, 32), bits_per_weight=4.5),
     "nf4": Method(title="4-bit normal floats (bitsandbytes)", bits=4, group_sizes=(64,), bits_per_weight=4.5),
     "fp4": Method(title="4-bit floats (bitsandbytes)", bits=4, group_sizes=(64,), bits_per_weight=4.5),

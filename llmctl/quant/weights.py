@@ -1,9 +1,10 @@
-"""The two canonical forms of a quantised weight; every file format is read into one of them, each kernel packs from one.
+"""The canonical forms of a quantised weight: every file is read into one, every kernel packs from one.
 
-`IntWeight` is a number times a scale (int8, GPTQ, AWQ, compressed-tensors, MXFP4), `CodedWeight` an index into a
-table of sixteen numbers times a scale (bitsandbytes' nf4 and fp4).
+`IntWeight` is a number times a scale (int8, GPTQ, AWQ, compressed-tensors, MXFP4), `CodedWeight` an index
+into a table of sixteen numbers times a scale (bitsandbytes' nf4 and fp4).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,13 +20,14 @@ SYMMETRIC_ZERO = {4: 8, 8: 0}
 class IntWeight:
     """A weight [..., N, K] of whole numbers in groups along K; leading dimensions are experts.
 
-        W[..., n, permutation[k]] = (value[..., n, k] - zero[..., n, k // group_size]) * scale[..., n, k // group_size]
+    W[..., n, permutation[k]] = (value[..., n, k] - zero[..., n, g]) * scale[..., n, g], g = k // group_size
     """
 
     bits: int
     """4 or 8, as `values` stores them; fewer bits of a file are widened."""
     values: Tensor
-    """8 bits: int8 [..., N, K]. 4 bits: uint8 [..., N, K / 2] of numbers 0 to 15, the even k in the low half of a byte."""
+    """8 bits: int8 [..., N, K]. 4 bits: uint8 [..., N, K / 2] of numbers 0 to 15, the even k in the low half
+    of a byte."""
     scale: Tensor
     """float32 [..., N, G]; one group is one scale for the whole row."""
     zero: Tensor | None = None
@@ -89,21 +91,22 @@ class IntWeight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodedWeight:
-    """A weight [N, K] of indices into a table, in blocks that run through all rows, as bitsandbytes has it.
+    """A weight [..., N, K] of indices into a table, in blocks that run through all rows, as in bitsandbytes.
 
-        W.flatten()[i] = table[code[i]] * absmax[i // block_size]
+    W.flatten()[i] = table[code[i]] * absmax[i // block_size]
     """
 
     kind: str
     """"nf4" or "fp4"."""
     codes: Tensor
-    """uint8 [N * K / 2], two codes a byte, the first in the high half."""
+    """uint8 [... * N * K / 2], two codes a byte, the first in the high half."""
     absmax: Tensor
     """float32 [blocks], double quantisation already undone."""
     table: Tensor
     """float32 [16]."""
     block_size: int
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
+    """[..., N, K]; each leading index, an expert, starts a new block."""
 
     @property
     def num_bytes(self) -> int:
@@ -112,7 +115,7 @@ class CodedWeight:
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weight [N, K] that this stands for, computed in float32 and then rounded to `dtype`."""
-        codes = torch.stack((self.codes >> 4, self.codes & 15), -1).flatten()[: self.shape[0] * self.shape[1]]
+        codes = torch.stack((self.codes >> 4, self.codes & 15), -1).flatten()[: math.prod(self.shape)]
         numbers = self.table[codes.long()]
         scale = self.absmax.repeat_interleave(self.block_size)[: numbers.numel()]
         return (numbers * scale).view(self.shape).to(dtype)
@@ -121,6 +124,16 @@ class CodedWeight:
         """The same on another device."""
         return replace(
             self, codes=self.codes.to(device), absmax=self.absmax.to(device), table=self.table.to(device)
+        )
+
+    def expert(self, index: int) -> "CodedWeight":
+        """One of the weights of the first leading dimension."""
+        count = self.shape[0]
+        return replace(
+            self,
+            codes=self.codes.view(count, -1)[index],
+            absmax=self.absmax.view(count, -1)[index],
+            shape=self.shape[1:],
         )
 
 
@@ -138,20 +151,31 @@ def unpack4(packed: Tensor) -> Tensor:
     return torch.stack((packed & 15, packed >> 4), -1).flatten(-2).to(torch.int8)
 
 
-def join(weights: Sequence[IntWeight], dim: int, *, is_new: bool) -> IntWeight | None:
-    """Weights of one kind stacked along a new leading dimension, or put side by side along an old one but the last.
+def join(weights: Sequence[QuantWeight], dim: int, *, is_new: bool) -> QuantWeight | None:
+    """Weights of one kind stacked along a new leading dimension, or side by side along an old, not the last.
 
-    None where they do not fit together: other bits, groups, zero points on one side only, or other
-    permutations where a permutation holds for all rows.
+    None where they do not fit together: other bits, groups or tables, zero points on one side only, blocks
+    that end within a row, or other permutations where a permutation holds for all rows.
     """
-    first = weights[0]
-    if len({(each.bits, each.group_size, each.zero is None, each.permutation is None) for each in weights}) > 1:
+    ints = [each for each in weights if isinstance(each, IntWeight)]
+    coded = [each for each in weights if isinstance(each, CodedWeight)]
+    if ints and coded:
         return None
-    is_rows = not is_new and dim % len(first.shape) == len(first.shape) - 2
-    if first.permutation is not None and is_rows:
-        if any(not torch.equal(each.permutation, first.permutation) for each in weights[1:]):  # type: ignore[arg-type]
+    return _join_ints(ints, dim, is_new=is_new) if ints else _join_coded(coded, dim, is_new=is_new)
+
+
+def _join_ints(weights: Sequence[IntWeight], dim: int, *, is_new: bool) -> IntWeight | None:
+    first = weights[0]
+    if (
+        len({(each.bits, each.group_size, each.zero is None, each.permutation is None) for each in weights})
+        > 1
+    ):
+        return None
+    permutation = first.permutation
+    if permutation is not None and not is_new and dim % len(first.shape) == len(first.shape) - 2:
+        others = [each.permutation for each in weights[1:]]
+        if any(other is None or not torch.equal(other, permutation) for other in others):
             return None
-        permutation: Tensor | None = first.permutation
     else:
         permutation = _joined([each.permutation for each in weights], dim, is_new=is_new)
     return replace(
@@ -163,7 +187,27 @@ def join(weights: Sequence[IntWeight], dim: int, *, is_new: bool) -> IntWeight |
     )
 
 
-def _joined(parts: Sequence[Tensor | None], dim: int, *, is_new: bool) -> Any:
-    if parts[0] is None:
+def _join_coded(weights: Sequence[CodedWeight], dim: int, *, is_new: bool) -> CodedWeight | None:
+    first = weights[0]
+    num_dims = len(first.shape)
+    dim = dim % (num_dims + is_new)
+    if len({(each.kind, each.block_size) for each in weights}) > 1 or dim > num_dims - 2 + is_new:
         return None
-    return (torch.stack if is_new else torch.cat)(list(parts), dim)  # type: ignore[arg-type]
+    if any(math.prod(each.shape[dim:]) % each.block_size for each in weights):
+        return None
+    shape = list(first.shape)
+    if is_new:
+        shape.insert(dim, len(weights))
+    else:
+        shape[dim] = sum(each.shape[dim] for each in weights)
+    outer = math.prod(shape[:dim])
+    codes = torch.cat([each.codes.view(outer, -1) for each in weights], 1).flatten()
+    absmax = torch.cat([each.absmax.view(outer, -1) for each in weights], 1).flatten()
+    return replace(first, codes=codes, absmax=absmax, shape=tuple(shape))
+
+
+def _joined(parts: Sequence[Tensor | None], dim: int, *, is_new: bool) -> Any:
+    present = [part for part in parts if part is not None]
+    if not present:
+        return None
+    return (torch.stack if is_new else torch.cat)(present, dim)

@@ -172,7 +172,7 @@ def test_a_setting_of_the_environment_holds_until_a_flag(
         (("--raw", "-s", "x", "-p", "x"), ["--raw", "--system"]),
         (("--logprobs", "2", "-p", "x"), ["--logprobs", "--json"]),
         (("--logprobs", "21", "--json", "-p", "x"), ["logprobs", "20", "21"]),
-        (("--load-8bit", "-p", "x"), ["--load-8bit"]),
+        (("--load-3bit", "-p", "x"), ["--load-3bit"]),
         (("demo", "--model-path", "other", "-p", "x"), ["MODEL", "--model-path", "other"]),
         (("demo", "--revision", "main", "-p", "x"), ["--revision", "main"]),
         (("-f", "-", "--messages", "-"), ["stdin", "once"]),

@@ -44,6 +44,7 @@ def test_every_setting_is_shown_even_when_nothing_is_set(llmctl: Llmctl) -> None
         "overflow": "ask",
         "log": "on",
         "history": "on",
+        "hub": "huggingface",
     }
 
 

@@ -21,7 +21,7 @@ def test_json_holds_all_findings(llmctl: Llmctl) -> None:
     found = json.loads(ended.out)
     assert found.keys() == {
         *("llmctl", "python", "platform", "executable", "libraries", "optional", "devices", "cpu", "places"),
-        *("settings", "untested"),
+        *("kernels", "settings", "untested"),
     }
     assert found["llmctl"] == __version__
     assert found["python"] == platform.python_version()
@@ -46,7 +46,8 @@ def test_text_tells_the_same(llmctl: Llmctl) -> None:
     lines = ended.out.splitlines()
     assert lines[0].startswith(f"llmctl {__version__}  python {platform.python_version()}  ")
     sections = [line for line in lines[1:] if line and not line.startswith(" ")]
-    assert sections == ["libraries", "optional", "devices", "cpu", "places", "untested here"]
+    ends = ["places", "untested here"]
+    assert sections == ["libraries", "optional", "devices", "cpu", "quantised kernels", *ends]
     words = [line.split() for line in lines]
     assert ["torch", importlib.metadata.version("torch")] in words
     assert any(line.lstrip().startswith("cpu ") and "GiB free" in line for line in lines)
@@ -165,3 +166,68 @@ def test_a_bad_setting_is_found_by_doctor_too(llmctl: Llmctl, monkeypatch: pytes
     ended = llmctl("doctor")
     assert ended.code == 0
     assert "settings  LLMCTL_DEVICE: device must be one of " in ended.out
+
+
+def test_the_kernels_that_are_told_are_those_that_a_model_gets(llmctl: Llmctl) -> None:
+    import torch
+
+    from llmctl.quant import kernels
+    from llmctl.quant.methods import METHODS
+    from llmctl.quant.rounding import round_to
+
+    found = json.loads(llmctl("doctor", "--json").out)
+    told, cpu = found["kernels"]["cpu"], found["devices"][-1]
+    dtype = torch.bfloat16 if cpu["native_bfloat16"] else torch.float32
+    assert told.keys() == METHODS.keys()
+    for method, title in told.items():
+        weight = round_to(torch.randn(64, 128), method)
+        assert title.startswith(kernels.build(weight, dtype=dtype, memo=kernels.Memo()).title)
+
+
+def test_bitsandbytes_says_whether_its_library_loads(
+    llmctl: Llmctl, packages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = json.loads(llmctl("doctor", "--json").out)["kernels"]["bitsandbytes"]
+    assert (found["version"], found["state"]) == (importlib.metadata.version("bitsandbytes"), "loads")
+    monkeypatch.delitem(sys.modules, "bitsandbytes", raising=False)
+    write_package(packages, "bitsandbytes", "raise AssertionError('was imported')")
+    found = json.loads(llmctl("doctor", "--json").out)["kernels"]
+    assert found["bitsandbytes"]["state"] == "does not load"
+    assert found["cpu"]["nf4"] == found["cpu"]["fp4"] == "dequantised tile by tile"
+    assert "its native library does not load" in llmctl("doctor").out
+
+
+def test_a_cuda_path_that_nobody_has_run_is_told_as_such(
+    llmctl: Llmctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def states() -> dict[str, str]:
+        found = json.loads(llmctl("doctor", "--json").out)["kernels"]["cuda"]
+        return {name: path["state"] for name, path in found.items()}
+
+    off = "written, never run: off without LLMCTL_UNTRIED_KERNELS={}"
+    assert states()["torch-int4"] == off.format("torch-int4")
+    assert states()["bitsandbytes-int8"] == "llmctl's tests have not run it on a GPU"
+    monkeypatch.setenv("LLMCTL_UNTRIED_KERNELS", "torch-int4")
+    assert states()["torch-int4"] == "written, never run: on"
+    assert states()["torch-fp8"] == off.format("torch-fp8")
+    monkeypatch.setenv("LLMCTL_UNTRIED_KERNELS", "all")
+    assert "LLMCTL_UNTRIED_KERNELS must be 1 or of torch-int8" in llmctl("doctor").out
+
+
+def test_kernels_of_other_packages_are_told_with_their_use(llmctl: Llmctl, packages: Path) -> None:
+    write_package(packages, "awq", "")
+    found = json.loads(llmctl("doctor", "--json").out)["kernels"]["packages"]
+    sys.modules.pop("awq", None)
+    assert found["autoawq"]["version"] is not None
+    assert found["autoawq"]["is_used"] is False
+    assert "transformers 5 does not drive it" in found["autoawq"]["why"]
+    assert found.keys() == {"gptqmodel", "autoawq", "auto-gptq", "exllamav2", "exllama"}
+
+
+def test_without_torch_the_rest_is_still_told(llmctl: Llmctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = doctor._usable
+    monkeypatch.setattr(doctor, "_usable", lambda name: "broken" if name == "torch" else plain(name))
+    ended = llmctl("doctor", "--json")
+    found = json.loads(ended.out)["kernels"]
+    assert (ended.code, found["cpu"], found["cuda"]) == (0, {}, {})
+    assert found["packages"]

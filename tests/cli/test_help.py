@@ -33,7 +33,14 @@ SAMPLING = [
     "--stop-token-id",
     "--logprobs",
 ]
-LOADING = ["--device", "--dtype", "--context", "--revision", "--trust-remote-code"]
+QUANTIZING = ["--load-8bit", "--load-4bit", "--quantization"]
+SPREADING = ["--num-gpus", "--gpus", "--max-gpu-memory", "--cpu-offloading"]
+LOADING = [
+    *("--device", "--dtype"),
+    *QUANTIZING,
+    *SPREADING,
+    *("--quant-config", "--context", "--revision", "--trust-remote-code"),
+]
 # Every command with the flags that it shows and those that it only understands. A flag that goes away breaks
 # somebody's script, and one that comes needs a line in the CHANGELOG: change this table by hand.
 SURFACE: dict[str, tuple[list[str], list[str]]] = {
@@ -64,11 +71,15 @@ SURFACE: dict[str, tuple[list[str], list[str]]] = {
     ),
     "llmctl models show": (
         [
-            *("MODEL", "--memory", "--context", "--quant", "--device", "--dtype"),
-            *("--adapter-file", "--json", *COMMON),
+            *("MODEL", "--memory", "--context", "--device", "--dtype"),
+            *("--load-8bit", "--load-4bit", "--quantization --quant"),
+            *SPREADING,
+            *("--plan", "--adapter-file", "--json", *COMMON),
         ],
         [],
     ),
+    "llmctl models pull": (["MODEL", "--revision", "--json", *COMMON], []),
+    "llmctl models rm": (["MODEL", "--revision", "--yes -y", "--json", *COMMON], []),
     "llmctl logs": (COMMON, []),
     "llmctl logs list": (["-n --limit", "--json", *COMMON], []),
     "llmctl logs show": (["SESSION", "--all", "--json", *COMMON], []),
@@ -77,6 +88,11 @@ SURFACE: dict[str, tuple[list[str], list[str]]] = {
     "llmctl logs delete": (["SESSION", "--all", "--before", "--yes -y", "--json", *COMMON], []),
     "llmctl config": (COMMON, []),
     "llmctl config show": (["--origin", "--json", *COMMON], []),
+    "llmctl bench": (COMMON, []),
+    "llmctl bench layers": (
+        ["--shape", "--rows", "--method", "--device", "--seconds", "--json", *COMMON],
+        [],
+    ),
     "llmctl doctor": (["--json", *COMMON], []),
     "llmctl completions": (["SHELL", *COMMON], []),
 }

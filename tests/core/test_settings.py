@@ -119,7 +119,7 @@ def test_an_openai_name_in_a_file_is_kept_under_ours(house: House) -> None:
 
 
 BAD = {
-    "wrong choice": ("device", "gpu", "device must be one of auto, cuda, xpu, mps, cpu, not 'gpu'"),
+    "wrong choice": ("device", "gpu", "device must be one of auto, cuda, xpu, npu, mps, cpu, not 'gpu'"),
     "out of range": ("temperature", 200.0, "temperature must be at least 0 and at most 100, not 200.0"),
     "not whole": ("top_k", "many", "top_k must be a whole number, not 'many'"),
 }
@@ -270,6 +270,8 @@ def test_every_setting_can_be_a_variable_and_stand_in_a_file(house: House) -> No
         "style": "rich",
         "log": "off",
         "history": "off",
+        "hub": "modelscope",
+        "quantization": "int8",
     }
     for key in settings.KEYS:
         house.environ[f"LLMCTL_{key.upper()}"] = texts.get(key, "1")

@@ -111,9 +111,7 @@ def test_a_revision_is_only_for_the_hub(name: str) -> None:
     fails(UsageError, name, "--revision v1", name, revision="v1")
 
 
-@pytest.mark.parametrize(
-    "name", ["./goood", "/nowhere/at/all", "~/nope", "a/b/c", "goood/", "x.gguf", "https://h/a"]
-)
+@pytest.mark.parametrize("name", ["./goood", "/nowhere/at/all", "~/nope", "a/b/c", "goood/", "https://h/a"])
 def test_a_path_that_does_not_exist_is_not_sought_on_the_hub(name: str) -> None:
     fails(NotFoundError, name, "no such folder", name)
 
@@ -121,6 +119,12 @@ def test_a_path_that_does_not_exist_is_not_sought_on_the_hub(name: str) -> None:
 @pytest.mark.parametrize("name", ["~nobody-of-that-name/x", "x" * 5000])
 def test_a_name_that_the_file_system_cannot_take_is_not_found(name: str) -> None:
     fails(NotFoundError, name, name)
+
+
+@pytest.mark.parametrize("name", ["x.gguf", "./x.gguf", "/nowhere/at/all/x.gguf", "here/x/m.gguf"])
+def test_a_gguf_file_that_does_not_exist_is_not_sought_on_the_hub(folder: Path, name: str) -> None:
+    (folder.parent / "here" / "x").mkdir(parents=True)
+    fails(NotFoundError, name, "no such file", name)
 
 
 def test_a_near_folder_is_proposed() -> None:
@@ -132,9 +136,9 @@ def test_an_empty_name_is_a_usage_error(name: str) -> None:
     fails(UsageError, name, "demo", "Qwen/Qwen3-0.6B")
 
 
-@pytest.mark.parametrize("name", ["m.gguf", "good/model.safetensors"])
+@pytest.mark.parametrize("name", ["m.bin", "good/model.safetensors"])
 def test_a_file_is_refused_with_what_is_needed(folder: Path, name: str) -> None:
-    (folder.parent / "m.gguf").write_bytes(b"GGUF")
+    (folder.parent / "m.bin").write_bytes(b"x")
     fails(BadFileError, name, name, "is a file", "config.json")
 
 
@@ -146,7 +150,7 @@ def test_a_file_is_refused_with_what_is_needed(folder: Path, name: str) -> None:
     [
         ([], ["empty", "config.json"]),
         (["notes.md", "a.png"], ["no config.json", "a.png, notes.md"]),
-        (["m.gguf"], ["only GGUF weights (m.gguf)"]),
+        (["mmproj-m.gguf"], ["no config.json", "mmproj-m.gguf"]),
         (["params.json", "consolidated.00.pth", "tokenizer.model"], ["no config.json", "maker's own format"]),
         (["model_index.json"], ["image pipeline"]),
     ],
@@ -176,9 +180,17 @@ def test_a_folder_of_models_proposes_one_of_them(folder: Path, inner: str) -> No
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (["pytorch_model.bin"], ["only pickle weights (pytorch_model.bin)", "save_pretrained", "refs/pr"]),
+        (
+            ["pytorch_model.bin"],
+            [
+                "only pickle weights (pytorch_model.bin)",
+                "take the safetensors weights",
+                "planned as `llmctl models convert`",
+                "save_pretrained",
+                "refs/pr",
+            ],
+        ),
         (["model.pth"], ["only pickle weights (model.pth)"]),
-        (["m.gguf"], ["only GGUF weights"]),
         (["training_args.bin"], ["has no weights"]),
         (["model.onnx", "flax_model.msgpack"], ["has no weights", "model.onnx"]),
     ],

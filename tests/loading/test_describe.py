@@ -9,8 +9,9 @@ import pytest
 
 from llmctl.core.errors import BadFileError
 from llmctl.demo import MODELS
-from llmctl.loading.describe import Quantisation, describe
+from llmctl.loading.describe import describe
 from llmctl.loading.licence import licence_of
+from llmctl.loading.quantisation import Quantisation
 from tests.conftest import ROOT
 from tests.loading.headers import LLAMA_8B, TABLE, Tensors, llama_8b, write_model
 
@@ -27,7 +28,7 @@ def test_the_demo_is_told_as_its_card_tells_it() -> None:
 def test_matrices_are_counted_apart_from_tables_and_vectors(tmp_path: Path) -> None:
     found = describe(llama_8b(tmp_path / "m"))
     assert found.num_parameters == 8_030_261_248
-    assert found.num_parameters - found.num_matrix_parameters == 2 * TABLE + 4096 * 65
+    assert found.num_parameters - found.facts.num_body_parameters == 2 * TABLE + 4096 * 65
 
 
 GPTQ: Tensors = {
@@ -79,8 +80,51 @@ def test_packed_weights_are_unpacked_in_the_count(
     tmp_path: Path, tensors: Tensors, told: dict[str, Any], method: str, bits: int
 ) -> None:
     found = describe(write_model(tmp_path / "m", {**LLAMA_8B, "quantization_config": told}, tensors))
-    assert found.quantisation == Quantisation(method=method, bits=bits)
+    assert found.quantisation is not None
+    assert (found.quantisation.method, found.quantisation.bits) == (method, bits)
+    # Small floats are made dense while they are read.
+    assert found.quantisation.is_decoded == (method == "fp8")
     assert found.num_parameters == 100 * 64 + 64 * 64
+
+
+@pytest.mark.parametrize(
+    ("file", "told", "title"),
+    [
+        ("quantize_config.json", '{"bits": 4, "group_size": 128}', "GPTQ, 4 bits, groups of 128"),
+        ("quant_config.json", '{"w_bit": 4, "q_group_size": 64}', "AWQ, 4 bits, groups of 64"),
+    ],
+)
+def test_an_older_tools_file_tells_the_quantisation_too(
+    tmp_path: Path, file: str, told: str, title: str
+) -> None:
+    folder = write_model(tmp_path / "m", LLAMA_8B, GPTQ)
+    (folder / file).write_text(told)
+    found = describe(folder).quantisation
+    assert found is not None
+    assert found.title == title
+
+
+def test_a_tied_head_that_lies_in_the_file_is_counted_once(tmp_path: Path) -> None:
+    tensors: Tensors = {
+        "model.embed_tokens.weight": ("BF16", (100, 64)),
+        "lm_head.weight": ("BF16", (100, 64)),
+        "model.layers.0.up.weight": ("BF16", (64, 64)),
+    }
+    tied = describe(write_model(tmp_path / "tied", {**LLAMA_8B, "tie_word_embeddings": True}, tensors)).facts
+    apart = describe(write_model(tmp_path / "apart", LLAMA_8B, tensors)).facts
+    assert (tied.num_head_parameters, apart.num_head_parameters) == (0, 6400)
+    assert apart.num_parameters - tied.num_parameters == 6400
+
+
+def test_a_quantised_checkpoint_is_one_of_16_bits_whatever_its_scales_are(tmp_path: Path) -> None:
+    tensors: Tensors = {**FP8, "model.norm.weight": ("F32", (64 * 64 * 9,))}
+    told = {"quantization_config": {"quant_method": "fp8"}}
+    assert (
+        describe(write_model(tmp_path / "m", {**LLAMA_8B, **told}, tensors)).facts.stored_dtype == "bfloat16"
+    )
+    assert describe(
+        write_model(tmp_path / "n", LLAMA_8B, {"a.weight": ("F32", (8, 8))})
+    ).facts.stored_dtype == ("float32")
 
 
 def test_packing_that_the_config_keeps_to_itself_is_seen_in_the_tensors(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from llmctl.core.errors import UsageError
 from llmctl.demo import MODELS
 from llmctl.loading import accelerators
 from llmctl.loading.describe import Description, describe
-from llmctl.loading.fit import QUANT_BITS, Fit, FitRequest, estimate, remedies
+from llmctl.loading.fit import Fit, FitRequest, described, estimate, remedies
 from llmctl.loading.hardware import GIB, Device
-from llmctl.loading.plan import OVERHEAD_BYTES
-from tests.loading.headers import LLAMA_8B, MATRIX, llama_8b, write_model
+from llmctl.loading.plan import OVERHEAD_BYTES, PlanRequest, plan
+from llmctl.loading.quant_choice import NONE
+from llmctl.quant.methods import METHODS
+from tests.loading.headers import LLAMA_8B, MATRIX, TABLE, llama_8b, write_model
 
 NUM_PARAMETERS = 8_030_261_248
 KIB = 1024
@@ -52,13 +54,35 @@ def test_without_a_context_the_usual_length_or_the_models_own_is_counted(model: 
     assert estimate(demo, FitRequest(), [CPU]).context == 1024
 
 
-@pytest.mark.parametrize("quant", sorted(set(QUANT_BITS) - {"none"}))
-def test_quantising_packs_the_matrices_and_nothing_else(model: Description, quant: str) -> None:
-    bits = QUANT_BITS[quant]
-    assert bits is not None
+@pytest.mark.parametrize("quant", METHODS)
+def test_quantising_packs_the_matrices_by_its_method_and_the_tables_into_bytes(
+    model: Description, quant: str
+) -> None:
     fit = ask(model, quant=quant)
-    assert fit.weight_bytes == 2 * (NUM_PARAMETERS - MATRIX) + int(MATRIX * bits / 8)
-    assert any(quant in note for note in fit.notes)
+    tables = 2 * int(TABLE * METHODS["int8"].bits_per_weight / 8)
+    rest = 2 * (NUM_PARAMETERS - MATRIX - 2 * TABLE)
+    assert fit.weight_bytes == int(MATRIX * METHODS[quant].bits_per_weight / 8) + tables + rest
+    assert (fit.quant, any(quant in note for note in fit.notes)) == (quant, True)
+
+
+@pytest.mark.parametrize("quant", [None, "int8", "nf4", "4bit"])
+@pytest.mark.parametrize("dtype", ["auto", "float32", "float16"])
+@pytest.mark.parametrize("place", [CPU, device(has_bf16=False), device("cuda", free_gib=48)])
+def test_it_agrees_with_the_plan(model: Description, quant: str | None, dtype: str, place: Device) -> None:
+    places = [place] if place.kind == "cpu" else [place, CPU]
+    fit = estimate(model, FitRequest(dtype=dtype, quant=quant), places)
+    made = plan(PlanRequest(dtype=dtype, quantization=quant), model.facts, places)
+    assert (fit.device, fit.dtype) == (made.device, made.dtype)
+    assert fit.quant == (made.quant.body if made.quant is not None else NONE)
+    assert fit.weight_bytes + OVERHEAD_BYTES == made.num_bytes
+
+
+def test_a_kind_of_device_is_described_by_its_memory() -> None:
+    assert described([GPU, CPU], kind="auto", memory_bytes=None) == [GPU, CPU]
+    ours, cpu = described([GPU, CPU], kind="cuda", memory_bytes=GIB)
+    assert (ours.free_bytes, cpu) == (GIB, CPU)
+    absent = described([CPU], kind="cuda", memory_bytes=GIB, count=3)
+    assert [each.place for each in absent] == ["cuda:0", "cuda:1", "cuda:2", "cpu"]
 
 
 def test_a_processor_without_bfloat16_computes_and_remembers_in_float32(model: Description) -> None:
@@ -105,7 +129,7 @@ def test_a_quantised_checkpoint_takes_what_its_files_hold(tmp_path: Path) -> Non
     packed = describe(write_model(tmp_path / "packed", config, tensors))
     fit = estimate(packed, FitRequest(), [CPU])
     assert (fit.weight_bytes, packed.num_parameters) == (512 * 4096 * 4, 512 * 4096 * 8)
-    with pytest.raises(UsageError, match="--quant int4: packed is quantised already \\(gptq\\)"):
+    with pytest.raises(UsageError, match="--quantization int4: packed is quantised already"):
         estimate(packed, FitRequest(quant="int4"), [CPU])
     assert remedies(packed, FitRequest(memory_bytes=1000), [CPU]) == ()
 
@@ -126,9 +150,9 @@ def test_a_cache_that_cannot_be_known_is_told_not_guessed(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("memory_gib", "told"),
     [
-        (16, ["--context 6491 fits", "--quant int8 takes", "--quant int4 takes"]),
-        (12, ["--quant int8 takes", "--quant int4 takes"]),
-        (8, ["--quant int4 takes"]),
+        (16, ["--context 6491 fits", "--load-8bit takes", "--load-4bit takes"]),
+        (12, ["--load-8bit takes", "--load-4bit takes"]),
+        (8, ["--load-4bit takes"]),
         (3, []),
     ],
 )
@@ -143,12 +167,12 @@ def test_a_smaller_dtype_is_proposed_where_the_device_runs_a_larger_one(model: D
     found = remedies(model, FitRequest(), [device(free_gib=20, has_bf16=False)])
     assert [sentence.partition(" takes")[0] for sentence in found] == [
         "--dtype bfloat16",
-        "--dtype bfloat16 --quant int8",
-        "--dtype bfloat16 --quant int4",
+        "--dtype bfloat16 --load-8bit",
+        "--dtype bfloat16 --load-4bit",
     ]
 
 
-@given(st.integers(1, 10**12), st.integers(1, 131072), st.sampled_from(sorted(QUANT_BITS)))
+@given(st.integers(1, 10**12), st.integers(1, 131072), st.sampled_from([NONE, *METHODS]))
 def test_a_remedy_that_names_a_context_is_true(
     model: Description, memory_bytes: int, context: int, quant: str
 ) -> None:
@@ -170,7 +194,7 @@ def fake_smi(folder: Path, answer: str, code: int = 0) -> None:
     ("answer", "kinds"),
     [
         ("NVIDIA A10, 23028, 22000, 8.6", ["cuda", "cpu"]),
-        ("Tesla T4, 15360, 15000, 7.5\nTesla T4, 15360, 1, 7.5", ["cuda", "cpu"]),
+        ("Tesla T4, 15360, 15000, 7.5\nTesla T4, 15360, 1, 7.5", ["cuda", "cuda", "cpu"]),
         ("NVIDIA-SMI has failed because it couldn't communicate", ["cpu"]),
         ("NVIDIA GB10, [N/A], [N/A], 12.1", ["cpu"]),
         ("", ["cpu"]),
@@ -197,3 +221,18 @@ def test_a_card_is_not_counted_where_torch_cannot_use_it(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.13.0+cpu")
     assert [each.kind for each in accelerators.visible()] == ["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("visible", "free"), [("1,0", [2, 1]), ("1", [2]), ("", []), ("-1", []), ("0,7", [1]), ("GPU-ab", [1, 2])]
+)
+def test_cards_are_numbered_as_torch_will_number_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, free: list[int]
+) -> None:
+    fake_smi(tmp_path, "NVIDIA A10, 23028, 1, 8.6\nNVIDIA A10, 23028, 2, 8.6")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.13.0+cu130")
+    *cards, _ = accelerators.visible()
+    assert [card.free_bytes // KIB**2 for card in cards] == free
+    assert [card.index for card in cards] == list(range(len(free)))

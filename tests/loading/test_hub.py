@@ -1,5 +1,6 @@
 """Which files of which repository come, and what is refused, against the stand-in hub."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from llmctl.core.errors import (
     AccessError,
+    AmbiguousError,
     BadFileError,
     NotFoundError,
     UsageError,
@@ -68,7 +70,8 @@ def test_sharded_weights_come_whole_from_another_host_without_the_token(
     hub: StandInHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shards = {f"model-0000{i}-of-00006.safetensors": tiny_safetensors(2 * i) for i in range(1, 7)}
-    files = {"config.json": b"{}", "model.safetensors.index.json": b"{}", **shards}
+    index = json.dumps({"weight_map": {name: name for name in shards}}).encode()
+    files = {"config.json": b"{}", "model.safetensors.index.json": index, **shards}
     hub.add(ID, files)
     monkeypatch.setenv("HF_TOKEN", RIGHT_TOKEN)
     assert_same(get(), files)
@@ -178,7 +181,7 @@ def test_a_revision_that_cannot_be_one_is_a_usage_error(hub: StandInHub, revisio
 
 def test_pickle_weights_are_refused_before_they_are_downloaded(hub: StandInHub) -> None:
     hub.add(ID, {"config.json": b"{}", "pytorch_model.bin": b"\x80", "training_args.bin": b"\x80"})
-    error = fails(BadFileError, ID, "only pickle weights (pytorch_model.bin)", "save_pretrained", "refs/pr/N")
+    error = fails(BadFileError, ID, "only pickle weights (pytorch_model.bin)", "models convert", "refs/pr/N")
     assert error.exit_code == 7
     assert len(hub.requests) == 1
 
@@ -190,9 +193,58 @@ def test_the_safetensors_conversion_of_a_pull_request_is_taken(hub: StandInHub) 
     assert (get(revision="refs/pr/7") / WEIGHTS).exists()
 
 
-def test_gguf_repositories_are_refused_with_what_to_take_instead(hub: StandInHub) -> None:
-    hub.add(ID, {"config.json": b"{}", "m-Q4_K_M.gguf": b"GGUF"})
-    fails(BadFileError, "only GGUF weights (m-Q4_K_M.gguf)", "original")
+QUANTISATIONS: dict[str, bytes | Path] = {
+    "config.json": b"{}",
+    "mmproj-F16.gguf": b"eyes",
+    "m-Q4_K_M.gguf": b"GGUF4",
+    "m-Q8_0.gguf": b"GGUF8",
+}
+
+
+@pytest.mark.parametrize("wanted", ["m-Q8_0.gguf", "Q8_0", "q8_0"])
+def test_of_a_gguf_repository_only_the_file_that_is_meant_comes(hub: StandInHub, wanted: str) -> None:
+    hub.add(ID, QUANTISATIONS)
+    file = download(ID, progress=Recorder(), gguf=wanted)
+    assert (file.name, file.read_bytes()) == ("m-Q8_0.gguf", b"GGUF8")
+    assert [path.name for path in file.parent.iterdir()] == ["m-Q8_0.gguf"]
+    hub.close()
+    assert download(ID, progress=Recorder(), gguf=wanted) == file
+
+
+def test_the_only_gguf_file_needs_no_name(hub: StandInHub) -> None:
+    hub.add(ID, {name: body for name, body in QUANTISATIONS.items() if name != "m-Q8_0.gguf"})
+    assert get().name == "m-Q4_K_M.gguf"
+
+
+def test_several_gguf_files_are_named_with_the_way_to_say_which(hub: StandInHub) -> None:
+    hub.add(ID, QUANTISATIONS)
+    fails(AmbiguousError, "2 GGUF files: m-Q4_K_M.gguf, m-Q8_0.gguf", f"name one: {ID}/m-Q4_K_M.gguf")
+    assert len(hub.requests) == 1
+
+
+def test_a_gguf_file_that_is_not_there_is_told_with_those_that_are(hub: StandInHub) -> None:
+    hub.add(ID, QUANTISATIONS)
+    with pytest.raises(NotFoundError, match="no GGUF file 'Q2_K'") as caught:
+        download(ID, progress=Recorder(), gguf="Q2_K")
+    assert "m-Q4_K_M.gguf, m-Q8_0.gguf" in (caught.value.hint or "")
+
+
+def test_a_split_gguf_model_is_refused_before_it_is_downloaded(hub: StandInHub) -> None:
+    hub.add(ID, {f"m-0000{i}-of-00002.gguf": b"GGUF" for i in (1, 2)})
+    fails(BadFileError, "m-00001-of-00002.gguf", "split", "llama-gguf-split --merge")
+    assert len(hub.requests) == 1
+
+
+def test_a_repository_that_lacks_a_shard_is_refused_before_the_weights_come(hub: StandInHub) -> None:
+    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    index = json.dumps({"weight_map": {name: name for name in shards}}).encode()
+    files = {"config.json": b"{}", "model.safetensors.index.json": index, shards[0]: tiny_safetensors()}
+    hub.add(ID, files)
+    error = fails(BadFileError, ID, f"lacks {shards[1]}", "not uploaded")
+    assert error.exit_code == 7
+    assert not hub.gets(shards[0])
+    hub.add(ID, {**files, shards[1]: tiny_safetensors(2)})
+    assert_same(get(), hub.repo(ID).files)
 
 
 def test_an_adapters_weights_are_not_downloaded(hub: StandInHub) -> None:

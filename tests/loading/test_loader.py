@@ -16,11 +16,15 @@ from llmctl.core.progress import SilentProgress
 from llmctl.core.types import SamplingParams
 from llmctl.loading import hardware
 from llmctl.loading.loader import LoadedModel, LoadRequest, load
+from llmctl.loading.plan import PlanRequest
 from tests import tiny
 
 
 def loaded(folder: Path, **options: Any) -> LoadedModel:
-    return load(LoadRequest(model=str(folder), device="cpu", **options), SilentProgress())
+    plan = PlanRequest(
+        device="cpu", dtype=options.pop("dtype", "auto"), quantization=options.pop("quantization", None)
+    )
+    return load(LoadRequest(model=str(folder), plan=plan, **options), SilentProgress())
 
 
 @pytest.fixture(scope="session")
@@ -135,8 +139,8 @@ def test_spare_tensors_are_told_in_the_log(folder: Path, caplog: pytest.LogCaptu
         ),
         ({"model_type": "t5", "architectures": None}, "lacks weights that its config asks for"),
         ({"model_type": "seamless_m4t", "architectures": None}, r"\(seamless_m4t\) is not a model that"),
-        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, r"is quantised \(awq\)"),
-        ({"quantization_config": {"bits": 4}}, r"is quantised \(unknown\)"),
+        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, r"\(AWQ\) does not say group_size"),
+        ({"quantization_config": {"bits": 4}}, r"quantised by 'unknown'"),
         ({"model_type": "bart", "architectures": ["BartModel"]}, "lacks weights that its config asks for"),
         ({"is_encoder_decoder": True}, "not a model that continues text"),
         ({"num_attention_heads": "many"}, "does not load"),
@@ -349,7 +353,7 @@ def test_the_real_model_of_the_shared_folder_tells_its_story(shared: Path) -> No
 
 def test_a_config_with_fewer_layers_than_the_weights_is_refused(folder: Path) -> None:
     tiny.edit_json(folder / "config.json", num_hidden_layers=1)
-    with pytest.raises(BadFileError, match=r"layer 1 .* only 1 layers"):
+    with pytest.raises(BadFileError, match=r"layer 1 .* its config 1 layers"):
         loaded(folder)
 
 
@@ -358,7 +362,7 @@ def test_packed_weights_that_no_config_explains_are_refused(folder: Path) -> Non
         folder,
         lambda tensors: tensors.update({name: each.to(torch.int8) for name, each in tensors.items()}),
     )
-    with pytest.raises(BadFileError, match=r"quantised \(I8 weights"):
+    with pytest.raises(BadFileError, match=r"quantised \(I8, which the config does not explain"):
         loaded(folder)
 
 
@@ -411,7 +415,7 @@ def test_a_causal_model_has_one_length_for_both(whole: Path) -> None:
 
 
 def test_a_family_may_ask_for_jacobi_decoding(whole: Path) -> None:
-    model = loaded(whole, generates="jacobi", block_length=16)
+    model = loaded(whole, generates="jacobi", row={"jacobi_tokens": 16})
     assert (model.generates, model.block_length) == ("jacobi", 16)
     assert loaded(whole, generates="causal").generates == "causal"
 
@@ -451,7 +455,7 @@ def test_a_pair_with_fewer_layers_than_its_weights_is_refused(
 ) -> None:
     folder = tiny.folder(tmp_path / "m", kind)
     tiny.edit_json(folder / "config.json", **changes)
-    with pytest.raises(BadFileError, match=rf"layer 1 \(.*{name}\..*only {num_layers} layers"):
+    with pytest.raises(BadFileError, match=rf"layer 1 \(.*{name}\..*its config {num_layers} layers"):
         loaded(folder)
 
 

@@ -2,40 +2,62 @@
 
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from llmctl.core.errors import DoesNotFitError, UsageError
 from llmctl.loading import devices, hardware
 from llmctl.loading.hardware import GIB, Device
-from llmctl.loading.plan import BYTES, OVERHEAD_BYTES, LoadPlan, plan
+from llmctl.loading.plan import BYTES, OVERHEAD_BYTES, Facts, LoadPlan, PlanRequest, plan, stored_dtype
+from llmctl.loading.quantisation import Quantisation
+from llmctl.quant.methods import METHODS, Scheme
 
 BILLION = 10**9
-SIXTEEN_BIT = {"BF16": 100}
+GPTQ = Quantisation(method="gptq", bits=4, group_size=128)
+FP8 = Quantisation(method="fp8", bits=8, is_decoded=True)
 
 
-def device(kind: str = "cpu", *, free_bytes: int = 64 * GIB, has_bf16: bool = True) -> Device:
+def device(kind: str = "cpu", *, free_bytes: int = 64 * GIB, has_bf16: bool = True, index: int = 0) -> Device:
     return Device(
-        kind=kind, name=f"a {kind}", total_bytes=free_bytes, free_bytes=free_bytes, has_bf16=has_bf16
+        kind=kind,
+        name=f"a {kind}",
+        total_bytes=free_bytes,
+        free_bytes=free_bytes,
+        has_bf16=has_bf16,
+        index=index,
+    )
+
+
+def facts(
+    *, stored: str = "bfloat16", num_parameters: int = BILLION, packed: Quantisation | None = None
+) -> Facts:
+    """A model whose tables are a tenth of it each."""
+    table = num_parameters // 10
+    return Facts(
+        name="m",
+        stored_dtype=stored,
+        num_bytes=num_parameters * 2 if packed is None else num_parameters // 2 + 4 * table,
+        num_parameters=num_parameters,
+        num_body_parameters=num_parameters - 2 * table,
+        num_head_parameters=table,
+        num_embedding_parameters=table,
+        num_layers=10,
+        quantisation=packed,
     )
 
 
 def planned(
     *places: Device,
-    asked: str = "auto",
-    dtype: str = "auto",
-    stored: Mapping[str, int] = SIXTEEN_BIT,
+    stored: str = "bfloat16",
     num_parameters: int = BILLION,
+    packed: Quantisation | None = None,
+    **wishes: Any,
 ) -> LoadPlan:
-    return plan(
-        device=asked,
-        dtype=dtype,
-        devices=places or (device(),),
-        bytes_by_dtype=stored,
-        num_parameters=num_parameters,
-        name="m",
-    )
+    known = facts(stored=stored, num_parameters=num_parameters, packed=packed)
+    return plan(PlanRequest(**wishes), known, places or (device(),))
 
 
 def test_the_best_device_is_taken() -> None:
@@ -45,52 +67,69 @@ def test_the_best_device_is_taken() -> None:
 
 
 def test_a_device_that_is_asked_for_is_taken() -> None:
-    made = planned(device("cuda"), device("cpu"), asked="cpu")
+    made = planned(device("cuda"), device("cpu"), device="cpu")
     assert made.device.kind == "cpu"
     assert made.reasons[0] == "device cpu (a cpu): asked for"
 
 
 def test_an_absent_device_is_refused_with_those_that_are_there() -> None:
     with pytest.raises(UsageError, match="'mps' cannot be used here, only cuda, cpu") as caught:
-        planned(device("cuda"), device("cpu"), asked="mps")
+        planned(device("cuda"), device("cpu"), device="mps")
     assert "--device" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("bytes_by_dtype", "want"),
+    [
+        ({"BF16": 100}, "bfloat16"),
+        ({"F16": 100}, "float16"),
+        ({"F32": 100}, "float32"),
+        ({"F64": 100}, "float32"),
+        # Most of the bytes decide; whole numbers and unknown types have no say.
+        ({"F32": 10, "BF16": 100}, "bfloat16"),
+        ({"F32": 100, "BF16": 10}, "float32"),
+        ({"I64": 1000, "BF16": 10}, "bfloat16"),
+        ({"F8_E4M3": 1000}, "float32"),
+        ({}, "float32"),
+    ],
+)
+def test_a_checkpoint_is_stored_in_what_most_of_it_is(bytes_by_dtype: dict[str, int], want: str) -> None:
+    assert stored_dtype(bytes_by_dtype) == want
 
 
 @pytest.mark.parametrize(
     ("stored", "has_bf16", "want"),
     [
-        ({"BF16": 100}, True, "bfloat16"),
-        ({"F16": 100}, True, "bfloat16"),
-        ({"BF16": 100}, False, "float32"),
-        ({"F16": 100}, False, "float32"),
-        ({"F32": 100}, True, "float32"),
-        ({"F32": 100}, False, "float32"),
-        ({"F64": 100}, True, "float32"),
-        # Most of the bytes decide; whole numbers and unknown types have no say.
-        ({"F32": 10, "BF16": 100}, True, "bfloat16"),
-        ({"F32": 100, "BF16": 10}, True, "float32"),
-        ({"I64": 1000, "BF16": 10}, True, "bfloat16"),
-        ({"F8_E4M3": 1000}, True, "float32"),
-        ({}, True, "float32"),
+        ("bfloat16", True, "bfloat16"),
+        ("float16", True, "bfloat16"),
+        ("bfloat16", False, "float32"),
+        ("float16", False, "float32"),
+        ("float32", True, "float32"),
+        ("float32", False, "float32"),
     ],
 )
-def test_the_dtype_follows_the_checkpoint_and_the_processor(
-    stored: dict[str, int], has_bf16: bool, want: str
-) -> None:
+def test_the_dtype_follows_the_checkpoint_and_the_processor(stored: str, has_bf16: bool, want: str) -> None:
     assert planned(device(has_bf16=has_bf16), stored=stored).dtype == want
+    assert planned(device(has_bf16=has_bf16), stored=stored, packed=GPTQ).dtype == want
+
+
+def test_a_familys_row_decides_where_the_user_does_not() -> None:
+    assert planned(row_dtype="float16").dtype == "float16"
+    assert planned(row_dtype="float16").reasons[1] == "dtype float16: its family's row says so"
+    assert planned(row_dtype="float16", dtype="float32").dtype == "float32"
 
 
 @pytest.mark.parametrize("dtype", BYTES)
 @pytest.mark.parametrize("has_bf16", [True, False])
 def test_a_dtype_that_is_asked_for_is_taken(dtype: str, has_bf16: bool) -> None:
-    made = planned(device(has_bf16=has_bf16), dtype=dtype, stored={"F32": 1})
+    made = planned(device(has_bf16=has_bf16), dtype=dtype, stored="float32")
     assert made.dtype == dtype
     assert made.reasons[1] == f"dtype {dtype}: asked for"
 
 
 def test_a_float32_checkpoint_names_the_faster_choice_where_there_is_one() -> None:
-    fast = planned(device(has_bf16=True), stored={"F32": 1})
-    slow = planned(device(has_bf16=False), stored={"F32": 1})
+    fast = planned(device(has_bf16=True), stored="float32")
+    slow = planned(device(has_bf16=False), stored="float32")
     assert "--dtype bfloat16 would be faster" in fast.reasons[1]
     assert "--dtype" not in slow.reasons[1]
 
@@ -121,7 +160,45 @@ def test_a_model_too_large_in_float32_is_told_when_bfloat16_fits() -> None:
     assert caught.value.message == (
         "m (1.0 billion parameters) takes about 4.0 GiB in float32, cpu has 3.0 GiB free"
     )
-    assert caught.value.hint == "--dtype bfloat16 takes 2.1 GiB and fits"
+    assert caught.value.hint == (
+        "--dtype bfloat16 takes 2.1 GiB and fits; --dtype bfloat16 --load-8bit takes 1.2 GiB and fits; "
+        "--dtype bfloat16 --load-4bit takes 0.9 GiB and fits"
+    )
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "wishes", "told"),
+    [
+        (10, {}, ["--load-8bit", "--load-4bit"]),
+        (6, {}, ["--load-4bit"]),
+        (6, {"quantization": "8bit"}, ["--load-4bit"]),
+        (6, {"quantization": "int8"}, ["--load-4bit"]),
+    ],
+)
+def test_what_would_fit_is_proposed_the_smallest_loss_first(
+    free_gib: int, wishes: dict[str, Any], told: list[str]
+) -> None:
+    with pytest.raises(DoesNotFitError) as caught:
+        planned(device(free_bytes=free_gib * GIB), num_parameters=8 * BILLION, **wishes)
+    assert [remedy.partition(" takes")[0] for remedy in str(caught.value.hint).split("; ")] == told
+
+
+def test_more_gpus_and_an_emptier_one_are_proposed_before_any_loss() -> None:
+    gpus = [device("cuda", index=index, free_bytes=free * GIB) for index, free in enumerate((6, 20))]
+    with pytest.raises(DoesNotFitError) as caught:
+        planned(*gpus, device(), num_parameters=8 * BILLION)
+    remedies = [remedy.partition(" takes")[0] for remedy in str(caught.value.hint).split("; ")]
+    assert remedies == ["--gpus 1", "--num-gpus 2", "--load-4bit"]
+
+
+def test_what_a_remedy_names_is_no_way_out_where_the_files_or_the_device_forbid_it() -> None:
+    for places, packed in (
+        ((device(free_bytes=GIB),), GPTQ),
+        ((device("mps", free_bytes=GIB), device(free_bytes=GIB)), None),
+    ):
+        with pytest.raises(DoesNotFitError, match="takes about") as caught:
+            planned(*places, num_parameters=8 * BILLION, packed=packed)
+        assert "--load" not in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -142,10 +219,95 @@ def test_every_choice_has_a_reason() -> None:
     assert [reason.split()[0] for reason in reasons] == ["device", "dtype", "m"]
 
 
+@pytest.mark.parametrize(
+    ("place", "asked", "dtype", "method", "why"),
+    [
+        (device(), "8bit", "bfloat16", "int8", "--load-8bit"),
+        (device(), "4bit", "bfloat16", "int4", "faster than nf4 on this cpu"),
+        (device(), "4bit", "float32", "nf4", "faster in float32 than int4"),
+        (device(), "4bit", "float16", "nf4", "faster in float16 than int4"),
+        (device(has_bf16=False), "4bit", "bfloat16", "nf4", "faster in bfloat16 than int4"),
+        (device("cuda"), "4bit", "bfloat16", "nf4", "by the kernels of bitsandbytes on cuda"),
+        (device("cuda"), "8bit", "float16", "int8", "--load-8bit"),
+        *((device(), method, "bfloat16", method, "asked for") for method in METHODS),
+    ],
+)
+def test_the_method_is_the_fastest_of_its_bits_here_and_says_so(
+    place: Device, asked: str, dtype: str, method: str, why: str
+) -> None:
+    made = planned(place, quantization=asked, dtype=dtype, skip=("lm_head",))
+    assert made.quant == Scheme(body=method, skip=("lm_head",))
+    assert made.reasons[2].startswith(f"quantisation {method}")
+    assert why in made.reasons[2]
+
+
+def test_packed_weights_take_their_bits_and_a_tied_head_a_copy() -> None:
+    table, body = 10**8, 8 * 10**8
+    int8, int4 = METHODS["int8"].bits_per_weight / 8, METHODS["int4"].bits_per_weight / 8
+    made = planned(quantization="int4")
+    assert made.num_bytes == int(body * int4) + 2 * int(table * int8) + OVERHEAD_BYTES
+    tied = replace(facts(), num_head_parameters=0, num_parameters=BILLION - table)
+    assert plan(PlanRequest(quantization="int4"), tied, [device()]).num_bytes == made.num_bytes
+
+
+@pytest.mark.parametrize("asked", ["8bit", "4bit", "int8", "nf4", "awq"])
+def test_what_is_quantised_already_is_not_quantised_again(asked: str) -> None:
+    with pytest.raises(UsageError, match=r"m is quantised already \(GPTQ, 4 bits, groups of 128\)") as caught:
+        planned(packed=GPTQ, quantization=asked)
+    assert "leave it out" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("asked", [None, "none", "gptq"])
+def test_a_packed_checkpoint_runs_as_it_is(asked: str | None) -> None:
+    made = planned(packed=GPTQ, quantization=asked)
+    assert (made.quant, made.checkpoint_format) == (None, "GPTQ, 4 bits, groups of 128")
+    assert made.num_bytes == facts(packed=GPTQ).num_bytes + OVERHEAD_BYTES
+
+
+def test_fewer_bits_than_a_kernel_has_are_widened() -> None:
+    three, four = (planned(packed=replace(GPTQ, bits=bits)).num_bytes for bits in (3, 4))
+    packed = facts(packed=GPTQ).num_bytes - 2 * 2 * 10**8
+    assert three - four == packed * 4 // 3 - packed
+
+
+def test_small_floats_are_decoded_and_may_be_packed_anew() -> None:
+    made = planned(packed=FP8)
+    assert (made.num_bytes, made.checkpoint_format) == (2 * BILLION + OVERHEAD_BYTES, "FP8, 8 bits")
+    assert made.reasons[2] == "quantisation: none here, the FP8, 8 bits file is decoded to bfloat16"
+    packed = planned(packed=FP8, quantization="8bit").quant
+    assert packed is not None
+    assert packed.body == "int8"
+
+
+@pytest.mark.parametrize(
+    ("asked", "packed", "said"),
+    [
+        ("gptq", None, "--quantization gptq does not agree with m: it is not quantised"),
+        ("gptq", FP8, "--quantization gptq does not agree with m: its config says fp8"),
+        ("int3", None, "quantization must be one of none, int8"),
+        ("exllama", None, "quantization 'exllama' is not offered"),
+        ("xft", None, "quantization 'xft' is not offered"),
+    ],
+)
+def test_a_format_that_the_checkpoint_does_not_have_is_refused(
+    asked: str, packed: Quantisation | None, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        planned(packed=packed, quantization=asked)
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu", "npu"])
+def test_a_device_without_kernels_is_named(kind: str) -> None:
+    with pytest.raises(UsageError, match=f"--load-4bit: llmctl has no kernels for nf4 on {kind}"):
+        planned(device(kind), device(), quantization="4bit")
+    with pytest.raises(UsageError, match=f"llmctl has no kernels for that on {kind}"):
+        planned(device(kind), device(), packed=GPTQ)
+
+
 def test_the_devices_of_this_machine_end_with_its_cpu() -> None:
     found = devices.available()
     assert found[-1].kind == "cpu"
-    assert len({each.kind for each in found}) == len(found)
+    assert len({each.place for each in found}) == len(found)
     assert all(0 < each.free_bytes <= each.total_bytes and each.name for each in found)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from llmctl.cli import options
+from llmctl.cli import loading_flags, options
 from llmctl.cli.chat.flags import STYLES, Keeping, Output, check, check_place
 from llmctl.cli.chat.input import Sources, conversation, gather_text, stdin_bytes
 from llmctl.cli.chat.keep import open_conversation, resumed
@@ -152,6 +152,14 @@ def chat(
     logprobs: options.Logprobs = None,
     device: options.DeviceFlag = None,
     dtype: options.DtypeFlag = None,
+    load_8bit: options.Load8bit = False,
+    load_4bit: options.Load4bit = False,
+    quantization: options.Quantization = None,
+    num_gpus: options.NumGpus = None,
+    gpus: options.Gpus = None,
+    max_gpu_memory: options.MaxGpuMemory = None,
+    cpu_offloading: options.CpuOffloading = False,
+    quant_config: options.QuantConfig = None,
     context: options.Context = None,
     revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -202,8 +210,12 @@ def chat(
     check(settings, sources, output, keeping)
     if raw and chosen is not None:
         raise UsageError("--raw uses no --template")
+    loading = loading_flags.read(ctx.params)
+    # Only to be refused now: a model takes long to load.
+    loading.request(settings)
     opening = Opening(
         settings=settings,
+        loading=loading,
         revision=revision,
         trust_remote_code=trust_remote_code,
         # Read now: loading takes long, and a wrong path should not wait for it.

@@ -7,10 +7,11 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from llmctl.cli.chat.family import family_of, own_loader, row_template, suited
+from llmctl.cli.loading_flags import LoadingFlags
 from llmctl.core import log, sampling
 from llmctl.core.errors import DoesNotFitError, UsageError
 from llmctl.core.places import Places, expanded
@@ -36,6 +37,7 @@ class Opening:
     """What opens a backend; kept until the input is known to be good, because loading takes long."""
 
     settings: Settings
+    loading: LoadingFlags = field(default_factory=LoadingFlags)
     revision: str | None = None
     trust_remote_code: bool = False
     template: "ChatTemplate | None" = None
@@ -115,9 +117,10 @@ class LocalOpener:
 
     async def switch(self, model: str, progress: "Progress") -> "LocalBackend":
         """See `Opener`; when two models do not fit at once the old one is freed first."""
-        # Revision, template and context limit were those of the old model.
+        # Revision, format, template and context limit were those of the old model.
         settings = replace(self.opening.settings, model=model, context=None)
-        opening = replace(self.opening, settings=settings, revision=None, template=None)
+        loading = replace(self.opening.loading, formats=None)
+        opening = replace(self.opening, settings=settings, loading=loading, revision=None, template=None)
         try:
             fresh = await _in_thread(lambda: _load(opening, progress))
         except DoesNotFitError:
@@ -256,11 +259,11 @@ def _load(opening: Opening, progress: "Progress") -> "LocalBackend":
     request = LoadRequest(
         model=settings.model,
         revision=opening.revision,
-        device=settings.device,
-        dtype=settings.dtype,
+        plan=opening.loading.request(settings),
+        formats=opening.loading.formats or {},
+        row=family.loading if family is not None else {},
         trust_remote_code=opening.trust_remote_code,
         generates=family.generates if family is not None else None,
-        block_length=family.loading.get("jacobi_tokens") if family is not None else None,
         own_loader=own_loader(family),
     )
     loaded = load(request, progress)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from llmctl.adapters.facts import read_facts
 from llmctl.adapters.match import match
 from llmctl.adapters.registry import Registry
 from llmctl.core.errors import AmbiguousError, BadFileError, LlmctlError
 from llmctl.loading.describe import Description, describe
+from llmctl.loading.gguf_model import facts_of
 from llmctl.loading.local_models import find_here
 
 
@@ -49,7 +49,7 @@ def quantisation_text(found: Description) -> str | None:
 
 def _family(name: str, known: Registry, folder: Any) -> dict[str, str | None]:
     try:
-        family = match(name, read_facts(folder), known.families).family
+        family = match(name, facts_of(folder), known.families).family
     except AmbiguousError:
         family = None
     return {"family": family.id if family else None, "kind": family.kind if family else None}

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmctl.adapters.facts import Facts, read_facts
+from llmctl.adapters.facts import Facts
 from llmctl.adapters.match import Match, TieError, match
 from llmctl.adapters.registry import Registry
 from llmctl.adapters.spec import NO_TEMPLATE, OF_TOKENIZER, Family
 from llmctl.core.errors import LlmctlError, NotFoundError, UsageError
+from llmctl.loading.gguf_model import facts_of
 from llmctl.loading.local_models import find_here
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Lookup:
         folder = find_here(name, os.environ)
         found = Found(name=name, folder=folder, notes=_place(name, folder))
         try:
-            facts = read_facts(folder, find_base=self._base) if folder is not None else None
+            facts = facts_of(folder, find_base=self._base) if folder is not None else None
             found = replace(found, facts=facts)
             # "." and a repository's folder tell more by their whole path; an id tells by itself.
             path = str(folder.absolute()) if folder is not None and _is_path(name) else None
@@ -151,9 +152,9 @@ def special_tokens(facts: Facts | None) -> Mapping[str, str]:
 
 
 def _is_path(name: str) -> bool:
-    """Whether a name that has a folder is the path of it."""
+    """Whether a name that has a folder or a GGUF file is the path of it."""
     # Unlike Path, it takes a name that no file can have for an absent one.
-    return os.path.isdir(os.path.expanduser(name))  # noqa: PTH111, PTH112
+    return os.path.exists(os.path.expanduser(name))  # noqa: PTH110, PTH111
 
 
 def _place(name: str, folder: Path | None) -> tuple[str, ...]:
@@ -176,7 +177,8 @@ def _without_template(found: Found, error: UsageError) -> Found:
         return replace(found, template_name=NO_TEMPLATE, template_source="row", notes=notes)
     if found.folder is None:
         note = (
-            "the template lives in the tokenizer: give the model's folder, or download it (llmctl chat MODEL)"
+            "the template lives in the tokenizer: give the model's folder, or download it "
+            "(llmctl models pull MODEL)"
         )
     else:
         note = f"{error.message}: {error.hint}"

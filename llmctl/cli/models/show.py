@@ -1,23 +1,31 @@
 """`llmctl models show`: a checkpoint's facts, and whether it fits into this machine's memory."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from llmctl.cli import loading_flags, options
+from llmctl.cli.console import Console
+from llmctl.cli.loading_flags import LoadingFlags
 from llmctl.cli.logs.display import harmless, write_json
 from llmctl.cli.models.families import AdapterFiles, registry
 from llmctl.cli.models.local import quantisation_text
 from llmctl.cli.models.lookup import Found, Lookup
-from llmctl.cli.models.sizes import parse_size, shown, shown_count
+from llmctl.cli.models.plan_view import plan_facts, plan_rows
+from llmctl.cli.models.sizes import shown, shown_count
 from llmctl.cli.options import Json, console_of, settings_of
 from llmctl.core.errors import BadFileError, DoesNotFitError, NotFoundError, UsageError
 from llmctl.core.settings import CHOICES
+from llmctl.core.sizes import parse_size
 from llmctl.loading.describe import Description, describe
-from llmctl.loading.fit import QUANT_BITS, Fit, FitRequest, estimate, remedies
+from llmctl.loading.fit import Fit, FitRequest, described, estimate, remedies
 from llmctl.loading.local_models import find_here
+from llmctl.loading.plan import plan
+from llmctl.loading.request import PlanRequest
 
 _KINDS_WITHOUT_CACHE = ("embedding", "reranker")
 
@@ -38,9 +46,6 @@ def show(
             show_default=False,
         ),
     ] = None,
-    quant: Annotated[
-        str, typer.Option(metavar="|".join(QUANT_BITS), help="Judge as if so quantised.")
-    ] = "none",
     device: Annotated[
         str | None,
         typer.Option(
@@ -55,6 +60,26 @@ def show(
             metavar="|".join(CHOICES["dtype"]), help="Numbers that it computes in.", show_default=False
         ),
     ] = None,
+    load_8bit: options.Load8bit = False,
+    load_4bit: options.Load4bit = False,
+    quantization: Annotated[
+        str | None,
+        typer.Option(
+            "--quantization",
+            "--quant",
+            metavar="int8|int4|nf4|fp4|none|FORMAT",
+            help="Judge as if packed so while it loads.",
+            rich_help_panel="Loading",
+            show_default=False,
+        ),
+    ] = None,
+    num_gpus: options.NumGpus = None,
+    gpus: options.Gpus = None,
+    max_gpu_memory: options.MaxGpuMemory = None,
+    cpu_offloading: options.CpuOffloading = False,
+    is_plan: Annotated[
+        bool, typer.Option("--plan", help="Show how it would be loaded, and why, instead.")
+    ] = False,
     adapter_file: AdapterFiles = None,
     is_json: Json = False,
 ) -> None:
@@ -64,17 +89,24 @@ def show(
     6 when it does not fit, and says what would.
     """
     console = console_of(ctx)
-    if quant not in QUANT_BITS:
-        raise UsageError(f"--quant must be one of {', '.join(QUANT_BITS)}, not {quant!r}")
-    settings = settings_of(ctx).with_flags({"device": device, "dtype": dtype})
+    given = {"device": device, "dtype": dtype, "quantization": quantization}
+    flags = loading_flags.read(ctx.params)
+    asked = flags.request(settings_of(ctx).with_flags(given))
+    _check(flags, is_plan=is_plan, context=context)
     memory_bytes = parse_size(memory, flag="--memory") if memory is not None else None
     folder = _folder(model)
     found = Lookup(registry=registry(adapter_file)).find(model)
     about = describe(folder, name=model)
+    if found.family is not None:
+        asked = replace(asked, row_dtype=found.family.loading.get("dtype"))
+    if is_plan:
+        _show_plan(console, about, asked, memory_bytes, is_json=is_json)
+        return
     request = FitRequest(
-        device=settings.device,
-        dtype=settings.dtype,
-        quant=quant,
+        device=asked.device,
+        dtype=asked.dtype,
+        row_dtype=asked.row_dtype,
+        quant=asked.quantization,
         context=context,
         memory_bytes=memory_bytes,
         has_cache=found.family is None or found.family.kind not in _KINDS_WITHOUT_CACHE,
@@ -90,6 +122,31 @@ def show(
         raise _does_not_fit(model, fit, proposals)
 
 
+def _check(flags: LoadingFlags, *, is_plan: bool, context: int | None) -> None:
+    """Refuse flags that the one view or the other would not look at."""
+    for_plan = [flag for flag in flags.given if not flag.startswith("--load-")]
+    if for_plan and not is_plan:
+        raise UsageError(f"{for_plan[0]} is for the plan", hint="add --plan")
+    if context is not None and is_plan:
+        raise UsageError("--context does not go with --plan, which counts the weights", hint="drop one")
+
+
+def _show_plan(
+    console: Console, about: Description, asked: PlanRequest, memory_bytes: int | None, *, is_json: bool
+) -> None:
+    from llmctl.loading.accelerators import visible
+
+    count = max(asked.num_gpus or 1, 1 + max(asked.gpus or (0,)))
+    devices = described(visible(), kind=asked.device, memory_bytes=memory_bytes, count=count)
+    made = plan(asked, about.facts, devices)
+    if is_json:
+        write_json(console, {"name": about.checkpoint.name, "plan": plan_facts(made)})
+        return
+    console.line(harmless(about.checkpoint.name))
+    for line in _rows(plan_rows(made)):
+        console.line(harmless(line))
+
+
 def _folder(model: str) -> Path:
     folder = find_here(model, os.environ)
     if folder is not None:
@@ -99,7 +156,7 @@ def _folder(model: str) -> Path:
         raise BadFileError(f"{model} is a file; give the folder of the model")
     raise NotFoundError(
         f"{model!r} is not on this machine",
-        hint="give a folder, or download it first: llmctl chat MODEL -p Hello; "
+        hint="give a folder, or download it first: llmctl models pull MODEL; "
         "llmctl models list --local shows what is here",
     )
 
@@ -177,7 +234,7 @@ def _fact_lines(facts: dict[str, Any]) -> Iterator[str]:
         "context": f"{facts['context']} tokens",
         "licence": facts["licence"] or "none named",
     }
-    yield from _rows({title: text for title, text in rows.items() if text})
+    yield from _rows((title, text) for title, text in rows.items() if text)
 
 
 def _joined(form: str, facts: dict[str, Any]) -> str | None:
@@ -198,14 +255,13 @@ def _fit_lines(fit: Fit) -> Iterator[str]:
             "overhead": shown(fit.overhead_bytes),
             "together": f"{shown(fit.needed_bytes)} of {shown(fit.device.free_bytes)}: {verdict}",
             "longest": f"{fit.max_context} tokens",
-        }
+        }.items()
     )
-    for note in fit.notes:
-        yield f"  {'note':<14}{note}"
+    yield from _rows(("note", note) for note in fit.notes)
 
 
-def _rows(rows: dict[str, str]) -> Iterator[str]:
-    for title, text in rows.items():
+def _rows(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for title, text in rows:
         yield f"  {title:<14}{text}"
 
 

@@ -59,7 +59,7 @@ def _encoded(model: Any, prompt_ids: tuple[int, ...]) -> dict[str, Any]:
     """What the decoder looks at in every step."""
     ids = torch.tensor([prompt_ids], device=model.device)
     mask = torch.ones_like(ids)
-    with torch.inference_mode():
+    with torch.no_grad():
         states = model.get_encoder()(input_ids=ids, attention_mask=mask, return_dict=True)
     return {"encoder_outputs": states, "attention_mask": mask}
 

@@ -119,7 +119,7 @@ class _Checker:
         fed = torch.tensor([[*ids, *guesses]], device=self._model.device)
         num_rows = len(guesses) + 1
         options = {**self._kept, **({"logits_to_keep": num_rows} if self._can_keep else {})}
-        with torch.inference_mode():
+        with torch.no_grad():
             output = self._model(input_ids=fed, use_cache=True, return_dict=True, **options)
         logits: Tensor = output.logits[0, -num_rows:]
         return logits

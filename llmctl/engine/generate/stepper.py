@@ -46,7 +46,7 @@ class Stepper:
     def __call__(self, ids: Tensor) -> Tensor:
         """Feed `ids`, at least one."""
         self._fed = torch.cat([self._fed, ids])
-        with torch.inference_mode():
+        with torch.no_grad():
             output = self._model(
                 **{self._ids_name: self._fed[None]},
                 use_cache=True,

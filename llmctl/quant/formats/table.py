@@ -2,10 +2,12 @@
 
 import importlib
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import BadFileError
-from llmctl.quant.formats.base import Reader
+
+if TYPE_CHECKING:
+    from llmctl.quant.formats.base import Reader
 
 READERS: Mapping[str, str] = {
     "gptq": "llmctl.quant.formats.gptq",
@@ -21,7 +23,7 @@ READERS: Mapping[str, str] = {
 
 def open_reader(
     config: Mapping[str, Any], tensors: Collection[str], overrides: Mapping[str, Any] | None = None
-) -> Reader:
+) -> "Reader":
     """The reader for a checkpoint with this `quantization_config` and tensors of these names.
 
     `overrides` are the user's own words on keys of the config. Raises `BadFileError` for a method or a key
@@ -35,5 +37,5 @@ def open_reader(
             f"the weights are quantised by {method!r}, which llmctl does not read (it reads {known})",
             hint="take another quantisation of this model, or its 16-bit checkpoint",
         )
-    reader: Reader = importlib.import_module(module).reader(config, tensors, overrides or {})
+    reader: "Reader" = importlib.import_module(module).reader(config, tensors, overrides or {})
     return reader

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from llmctl.cli.models.sizes import parse_size, shown, shown_count
+from llmctl.cli.models.sizes import shown, shown_count
 from llmctl.core.errors import UsageError
+from llmctl.core.sizes import parse_size
 from tests.cli.models.conftest import Models
 from tests.cli.test_help import modules_after
 from tests.loading.headers import LLAMA_8B, llama_8b, write_model
@@ -67,12 +68,12 @@ def test_what_does_not_fit_is_told_with_what_would(models: Models, llama: str) -
     assert "together      15.7 GiB of 12.0 GiB: does not fit" in ended.out
     assert ended.err.count("\n") == 1
     assert (
-        "takes about 15.7 GiB (bfloat16), cuda has 12.0 GiB (--quant int8 takes 9.3 GiB and fits" in ended.err
+        "takes about 15.7 GiB (bfloat16), cuda has 12.0 GiB (--load-8bit takes 8.3 GiB and fits" in ended.err
     )
     found = facts(models, llama, "--memory", "12GiB", code=6)
     assert [sentence.partition(" takes")[0] for sentence in found["fit"]["remedies"]] == [
-        "--quant int8",
-        "--quant int4",
+        "--load-8bit",
+        "--load-4bit",
     ]
 
 
@@ -99,7 +100,7 @@ def test_people_read_facts_and_verdict(models: Models, llama: str) -> None:
         "device cuda (not here), 24.0 GiB free",
     ):
         assert line in lines
-    assert any(line.startswith("weights 5.4 GiB in bfloat16, quantised to int4") for line in lines)
+    assert any(line.startswith("weights 4.6 GiB in bfloat16, quantised to int4") for line in lines)
     assert "experts" not in ended.out
 
 
@@ -121,13 +122,13 @@ def test_a_family_without_a_cache_is_not_charged_for_one(models: Models, tmp_pat
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
-        (("no/such-model",), 3, "llmctl chat MODEL"),
+        (("no/such-model",), 3, "llmctl models pull MODEL"),
         (("./no-such",), 3, "'./no-such' is not on this machine"),
         (("{file}",), 7, "is a file"),
         (("{empty}",), 7, "is empty"),
         (("demo", "--memory", "16"), 2, "--memory must be a size such as 16GiB or 24GB, not '16'"),
         (("demo", "--memory", "0GiB"), 2, "'0GiB'"),
-        (("demo", "--quant", "int3"), 2, "--quant must be one of none, int8"),
+        (("demo", "--quant", "int3"), 2, "quantization must be one of none, int8"),
         (("demo", "--context", "99999"), 2, "1024 tokens"),
         (("demo", "--context", "0"), 2, "0"),
         (("demo", "--device", "abacus"), 2, "abacus"),

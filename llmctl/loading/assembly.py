@@ -1,0 +1,280 @@
+"""Builds a model of its checkpoint: transformers' class and loader, llmctl's own reading and quantisation.
+
+stored tensors (`reading`) -> parts of one weight together, decoded (`quant.formats`) -> transformers'
+conversion of weights -> packed as they arrive (`quantiser`) or set as they are
+"""
+
+import contextlib
+import ctypes
+import importlib
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from types import EllipsisType
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from llmctl.core.errors import BadFileError, DoesNotFitError
+from llmctl.core.progress import Progress
+from llmctl.loading import architecture, devices, quantiser
+from llmctl.loading.checkpoint import Checkpoint
+from llmctl.loading.plan import LoadPlan
+from llmctl.loading.reading import StoredTensor, check_numbers, stored_tensors
+from llmctl.loading.unreadable import UNREADABLE, first_line
+from llmctl.quant import prepare, select
+from llmctl.quant.activations import Memo
+from llmctl.quant.carried import Carried
+from llmctl.quant.formats.base import Reader, bad
+from llmctl.quant.weights import IntWeight
+
+log = logging.getLogger(__name__)
+
+_PACKED = ("F8_E4M3", "F8_E5M2", "F4", "I8", "U8", "I32")
+_LAYER = re.compile(r"\.(?:layers?|h|blocks?)\.(\d+)\.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembly:
+    """One model to be built."""
+
+    checkpoint: Checkpoint
+    config: Any
+    """transformers' config."""
+    plan: LoadPlan
+    reader: Reader | None
+    """For checkpoints whose weights are quantised."""
+    trust_remote_code: bool
+    progress: Progress
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The numbers that the model computes in."""
+        found: torch.dtype = getattr(torch, self.plan.dtype)
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantisedTensor:
+    """One weight of a quantised checkpoint; `quantised[...]` reads its parts and decodes them."""
+
+    name: str
+    parts: Mapping[str, StoredTensor]
+    reader: Reader
+    dtype: torch.dtype
+
+    def __getitem__(self, index: EllipsisType) -> Tensor:
+        """The weight, dense or carried in its canonical form. Raises `BadFileError`."""
+        parts = {role: stored[...] for role, stored in self.parts.items()}
+        weight = self.reader.decode(self.name, parts, self.dtype)
+        if isinstance(weight, Tensor):
+            check_numbers(self.name, weight)
+            return weight
+        check_numbers(self.name, weight.scale if isinstance(weight, IntWeight) else weight.absmax)
+        return Carried.of(weight, self.dtype)
+
+
+def build(assembly: Assembly) -> Any:
+    """The model in evaluation mode, on its devices.
+
+    Raises `BadFileError` for weights that are damaged, missing or of another model, `DoesNotFitError` when
+    memory runs out.
+    """
+    checkpoint = assembly.checkpoint
+    try:
+        model = _from_tensors(assembly) if _is_readable(assembly) else _from_folder(assembly)
+    except RuntimeError as error:
+        if reason := devices.out_of_memory(error):
+            raise _out_of_memory(assembly, reason) from error
+        raise BadFileError(f"the weights of {checkpoint.name} do not load: {first_line(error)}") from error
+    except UNREADABLE as error:
+        raise BadFileError(f"{checkpoint.name} does not load: {first_line(error)}") from error
+    _give_back_memory()
+    return model.eval()
+
+
+def _give_back_memory() -> None:
+    """Let the system have what loading has freed, of which glibc keeps a good deal."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _is_readable(assembly: Assembly) -> bool:
+    """Whether the weights are safetensors of a class of transformers' own; a repository's code may load
+    anyhow."""
+    return assembly.checkpoint.gguf is None and architecture.is_known(
+        {"model_type": assembly.config.model_type}
+    )
+
+
+def _from_tensors(assembly: Assembly) -> Any:
+    checkpoint, config, plan = assembly.checkpoint, assembly.config, assembly.plan
+    model_class, config = architecture.model_class(config)
+    own = _quantisation(assembly)
+    assembly.progress.stage(f"load {checkpoint.name}", total_bytes=checkpoint.num_bytes)
+    model, report = model_class.from_pretrained(
+        None,
+        config=config,
+        state_dict=dict(_tensors(assembly)),
+        dtype=assembly.dtype,
+        device_map=_device_map(plan),
+        max_memory=dict(plan.max_memory) if plan.max_memory else None,
+        quantization_config=own,
+        generation_config=_generation_config(checkpoint),
+        output_loading_info=True,
+        # Refused by `_check_report`, which can name the tensor.
+        ignore_mismatched_sizes=True,
+    )
+    model.name_or_path = model.config.name_or_path = str(checkpoint.folder)
+    if own is not None:
+        _check_packing(assembly, own, prepare.unfilled(model))
+        quantiser.forget(model)
+    _check_report(assembly, report, model.config)
+    return model
+
+
+def _quantisation(assembly: Assembly) -> "quantiser.LlmctlConfig | None":
+    reader, scheme = assembly.reader, assembly.plan.quant
+    choose: Callable[[Any], select.Selection]
+    if reader is not None and reader.gives_quantised:
+        choose = select.for_checkpoint
+    elif scheme is not None:
+        choose = partial(select.select, scheme=scheme)
+    else:
+        return None
+    quantiser.register()
+    return quantiser.LlmctlConfig(choose)
+
+
+def _tensors(assembly: Assembly) -> Iterator[tuple[str, StoredTensor | QuantisedTensor]]:
+    """What the checkpoint holds, the parts of one quantised weight as one tensor by its dense name."""
+    stored = stored_tensors(assembly.checkpoint.weight_files, assembly.progress.advance)
+    reader = assembly.reader
+    if reader is None:
+        yield from stored.items()
+        return
+    parts: dict[str, dict[str, StoredTensor]] = defaultdict(dict)
+    for name, tensor in stored.items():
+        part = reader.part(name)
+        if part is not None:
+            parts[part.weight][part.role] = replace(tensor, is_packed=True)
+            continue
+        if tensor.entry.dtype in _PACKED and len(tensor.entry.shape) > 1:
+            raise bad(name, f"it is of the type {tensor.entry.dtype} and has no scales ({reader.title})")
+        yield name, tensor
+    for name, found in parts.items():
+        yield name, QuantisedTensor(name=name, parts=found, reader=reader, dtype=assembly.dtype)
+
+
+def _device_map(plan: LoadPlan) -> Any:
+    if plan.device_map is not None:
+        return plan.device_map
+    return None if plan.device.kind == "cpu" else {"": plan.device.place}
+
+
+def _generation_config(checkpoint: Checkpoint) -> Any:
+    if not checkpoint.generation_config:
+        return None
+    return transformers.GenerationConfig.from_dict(dict(checkpoint.generation_config))
+
+
+def _from_folder(assembly: Assembly) -> Any:
+    """By transformers alone: GGUF files, and classes that come with the model; quantised afterwards."""
+    checkpoint, plan = assembly.checkpoint, assembly.plan
+    auto_class = architecture.auto_class(assembly.config, is_pair=assembly.config.is_encoder_decoder)
+    assembly.progress.stage(f"load {checkpoint.name}")
+    with _without_bars():
+        model, report = auto_class.from_pretrained(
+            checkpoint.folder,
+            config=assembly.config,
+            dtype=assembly.dtype,
+            local_files_only=True,
+            trust_remote_code=assembly.trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **_source(checkpoint),
+        )
+    _check_report(assembly, report, model.config)
+    model = model.to(plan.device.place)
+    if plan.quant is not None:
+        _tell(prepare.quantise(model, plan.quant, dtype=assembly.dtype, memo=Memo()))
+    return model
+
+
+def _source(checkpoint: Checkpoint) -> dict[str, Any]:
+    if checkpoint.gguf is None:
+        return {"use_safetensors": True}
+    words: dict[str, Any] = {"gguf_file": checkpoint.gguf.name}
+    # A few architectures have a reader that would keep the blocks packed, for kernels of its own.
+    if hasattr(transformers, "GgufConfig"):
+        words["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    return words
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """transformers' reader of GGUF draws a bar that its own switch does not reach."""
+    reader = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
+    bar = reader.tqdm
+    reader.tqdm = lambda tensors, **words: tensors
+    try:
+        yield
+    finally:
+        reader.tqdm = bar
+
+
+def _check_report(assembly: Assembly, report: Mapping[str, Any], config: Any) -> None:
+    """Missing weights would be random numbers, and a model without its last layers talks nonsense."""
+    name = assembly.checkpoint.name
+    for kind in ("missing_keys", "mismatched_keys"):
+        if names := sorted(map(str, report.get(kind, ()))):
+            raise BadFileError(
+                f"the checkpoint {name} lacks weights that its config asks for: "
+                f"{len(names)} {kind.replace('_', ' ')}, the first {names[0]}",
+                hint="the download or export is incomplete, or config.json belongs to another model",
+            )
+    spare = sorted(map(str, report.get("unexpected_keys", ())))
+    for tensor in spare:
+        layer, num_layers = _LAYER.search(tensor), architecture.num_layers(config, tensor)
+        if layer and num_layers is not None and int(layer[1]) >= num_layers:
+            raise BadFileError(
+                f"the checkpoint {name} has a layer {layer[1]} ({tensor}), its config {num_layers} layers",
+                hint="config.json belongs to another model",
+            )
+    if spare:
+        log.warning("%d tensors of the checkpoint are not used, the first is %s", len(spare), spare[0])
+
+
+def _check_packing(assembly: Assembly, own: "quantiser.LlmctlConfig", unfilled: list[str]) -> None:
+    """transformers only counts what went wrong with single weights."""
+    name = assembly.checkpoint.name
+    if isinstance(own.error, RuntimeError):
+        raise own.error
+    if own.error is not None:
+        raise BadFileError(f"{name} cannot be quantised: {first_line(own.error)}") from own.error
+    if unfilled:
+        raise BadFileError(
+            f"the checkpoint {name} lacks weights that its config asks for: {len(unfilled)} are missing, "
+            f"the first {unfilled[0]}",
+            hint="the download or export is incomplete, or config.json belongs to another model",
+        )
+    if own.selection is not None:
+        _tell(own.selection)
+
+
+def _tell(selection: select.Selection) -> None:
+    log.info("quantised %d modules", len(selection.places))
+    for path, reason in selection.dense.items():
+        log.info("%s stays dense: %s", path, reason)
+
+
+def _out_of_memory(assembly: Assembly, reason: str) -> DoesNotFitError:
+    return DoesNotFitError(
+        f"memory ran out while loading {assembly.checkpoint.name} in {assembly.plan.dtype}: {reason}",
+        hint="free memory, take --load-8bit, --load-4bit or a smaller model",
+    )

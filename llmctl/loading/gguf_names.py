@@ -1,0 +1,83 @@
+"""Which GGUF file is meant by a path, a folder, `owner/name/FILE.gguf` or `owner/name:Q4_K_M`.
+
+Looks at names alone.
+"""
+
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from llmctl.core.errors import AmbiguousError, BadFileError, NotFoundError
+from llmctl.loading.gguf import SUFFIX
+
+_FILE_OF_REPO = re.compile(r"([\w.-]+/[\w.-]+)/([^/]+\.gguf)")
+_TAG_OF_REPO = re.compile(r"([\w.-]+/[\w.-]+):([\w.-]+)")
+_PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
+# What lies beside a model: the eyes of one that sees, and statistics for whoever quantises.
+_NO_MODELS = ("mmproj", "imatrix")
+_MAX_NAMES_SHOWN = 24
+
+
+def split_name(model: str) -> tuple[str, str | None]:
+    """A hub id and what is said of the file behind it: ("owner/name", "Q4_K_M"); None when nothing is."""
+    found = _FILE_OF_REPO.fullmatch(model) or _TAG_OF_REPO.fullmatch(model)
+    return (found[1], found[2]) if found else (model, None)
+
+
+def models_among(names: Iterable[str]) -> list[str]:
+    """The GGUF files among `names` that can be a model, in order."""
+    return sorted(name for name in names if name.endswith(SUFFIX) and not name.startswith(_NO_MODELS))
+
+
+def choose_gguf(model: str, names: Collection[str], wanted: str | None = None) -> str:
+    """The file of `model` that `wanted` means, a file's name or the tag at its end; without it the only one.
+
+    Raises `NotFoundError`, `AmbiguousError` naming what there is, and `BadFileError` for one part of several.
+    """
+    files = models_among(names)
+    fitting = [name for name in files if wanted is None or _is_meant(name, wanted)]
+    if not fitting:
+        raise NotFoundError(
+            f"{model} has no GGUF file {wanted!r}",
+            hint=f"it has {_shown(files)}" if files else "it has no GGUF file at all",
+        )
+    parts = [name for name in fitting if _PART.search(name)]
+    if parts:
+        raise BadFileError(
+            f"{parts[0]} of {model} is one part of a model that was split, which transformers does not read",
+            hint="join the parts with `llama-gguf-split --merge` of llama.cpp, or take a file that is whole",
+        )
+    if len(fitting) > 1:
+        raise AmbiguousError(
+            f"{model} has {len(fitting)} GGUF files: {_shown(fitting)}",
+            hint=f"name one: {model}/{fitting[0]}",
+        )
+    return fitting[0]
+
+
+def find_gguf(path: Path) -> Path | None:
+    """The GGUF file that a path means: itself, or the one in a folder without safetensors; None for others.
+
+    Raises what `choose_gguf` raises for a folder with several, or with parts.
+    """
+    if path.suffix == SUFFIX and path.is_file():
+        return path.with_name(choose_gguf(str(path.parent), [path.name], path.name))
+    if not path.is_dir():
+        return None
+    try:
+        names = [each.name for each in path.iterdir() if each.exists()]
+    except OSError as error:
+        raise BadFileError(f"cannot read {path}: {error.strerror}") from error
+    if any(name.endswith(".safetensors") for name in names) or not models_among(names):
+        return None
+    return path / choose_gguf(str(path), names)
+
+
+def _is_meant(name: str, wanted: str) -> bool:
+    stem = _PART.sub("", name).removesuffix(SUFFIX).lower()
+    return name == wanted or re.search(rf"(?:^|[-._]){re.escape(wanted.lower())}$", stem) is not None
+
+
+def _shown(names: Collection[str]) -> str:
+    more = len(names) - _MAX_NAMES_SHOWN
+    return ", ".join(sorted(names)[:_MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,129 @@
+"""Tensors of a checkpoint, each read when it is asked for: plain reads, so that memory is what is held.
+
+`transformers` takes them in the place of its own lazy slices (`from_pretrained(None, state_dict=...)`).
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import EllipsisType
+
+import torch
+from torch import Tensor
+
+from llmctl.core.errors import BadFileError
+from llmctl.loading.header import TensorEntry, read_header
+
+_DTYPES: Mapping[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.uint8,
+    "F4": torch.uint8,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "C64": torch.complex64,
+}
+_MAX_READ_BYTES = 1 << 30
+# torch makes float32 of the whole before it adds up.
+_CHECKED_AT_ONCE = 1 << 20
+_CHECKED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTensor:
+    """One tensor on disk; `stored[...]` reads it, each time anew."""
+
+    name: str
+    file: Path
+    entry: TensorEntry
+    on_read: Callable[[int], None]
+    """Told the bytes of each tensor that was read."""
+    is_packed: bool = False
+    """Whether its numbers are bits of something else, and may look like none."""
+
+    def __getitem__(self, index: EllipsisType) -> Tensor:
+        """The tensor on the CPU, in memory of its own.
+
+        Raises `BadFileError` for a file that ends early or cannot be read, and for numbers that are none.
+        """
+        raw = torch.empty(self.entry.num_bytes, dtype=torch.uint8)
+        _read_into(self.file, raw, self.entry.start)
+        dtype = _DTYPES.get(self.entry.dtype)
+        if dtype is None:
+            raise BadFileError(
+                f"{self.file}: {self.name} is of the type {self.entry.dtype}, which torch lacks"
+            )
+        shape = self.entry.shape
+        tensor = raw.view(shape) if self.entry.dtype == "F4" else raw.view(dtype).view(shape)
+        if not self.is_packed:
+            check_numbers(f"{self.file}: {self.name}", tensor)
+        self.on_read(self.entry.num_bytes)
+        return tensor
+
+    def get_dtype(self) -> str:
+        """As safetensors writes it."""
+        return self.entry.dtype
+
+    def get_shape(self) -> list[int]:
+        """The shape on disk."""
+        return list(self.entry.shape)
+
+
+def stored_tensors(files: tuple[Path, ...], on_read: Callable[[int], None]) -> dict[str, StoredTensor]:
+    """Every tensor of the files by name. Raises `BadFileError` for damaged headers."""
+    return {
+        name: StoredTensor(name=name, file=file, entry=entry, on_read=on_read)
+        for file in files
+        for name, entry in read_header(file).items()
+    }
+
+
+def _read_into(file: Path, raw: Tensor, start: int) -> None:
+    """Fill `raw` (uint8 [bytes]) with what stands at `start`; safe in several threads at once."""
+    buffer = memoryview(raw.numpy())
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            done = 0
+            while done < len(buffer):
+                part = buffer[done : done + _MAX_READ_BYTES]
+                count = os.preadv(descriptor, [part], start + done)
+                if count == 0:
+                    raise BadFileError(
+                        f"{file} is damaged: it ends at byte {start + done}, {start + len(buffer)} expected",
+                        hint="download or copy the file again",
+                    )
+                done += count
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise BadFileError(f"cannot read {file}: {error.strerror}") from error
+
+
+def check_numbers(name: str, tensor: Tensor) -> None:
+    """Raise `BadFileError` for a weight with NaN or infinite numbers: every answer would be nonsense."""
+    if tensor.dtype not in _CHECKED:
+        return
+    wrong = sum(map(_count_wrong, tensor.flatten().split(_CHECKED_AT_ONCE)))
+    if wrong:
+        raise BadFileError(
+            f"{name} holds {wrong} numbers that are NaN or infinite",
+            hint="download the model again; if it stays so, the publisher's file is broken",
+        )
+
+
+def _count_wrong(part: Tensor) -> int:
+    # The sum is quick, and NaN or infinite when any number is; a finite sum may overflow, so look again.
+    return 0 if bool(part.sum(dtype=torch.float32).isfinite()) else int((~part.isfinite()).sum())

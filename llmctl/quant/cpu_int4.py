@@ -1,0 +1,124 @@
+"""4-bit integers in groups on the CPU, in bfloat16: torch's kernel for few rows, tiles dequantised for many.
+
+There is one copy of the weight, in the order of torch's kernel; the tiles are read out of that.
+"""
+
+import functools
+
+import torch
+from torch import Tensor
+
+from llmctl.quant.activations import Memo, RowKernel
+from llmctl.quant.weights import SYMMETRIC_ZERO, IntWeight
+
+GROUP_SIZES = (256, 128, 64, 32)
+"""What torch's kernel takes."""
+_MANY_ROWS = 128
+"""From here dequantising, which costs the same for any number of rows, is faster than the kernel."""
+_BLOCK_ROWS = 64
+_SCRATCH_ELEMENTS = 5 << 20
+"""Of the weight that are dequantised at a time, 5 bytes each. GEMMs get no faster with more."""
+
+
+class Int4Kernel(RowKernel):
+    """W is [N, K] as ever; rows are added until torch's blocks are full."""
+
+    title = "4-bit weights, torch int4pack"
+
+    def __init__(self, weight: IntWeight, memo: Memo) -> None:
+        """`weight` is one that `fits`."""
+        super().__init__(weight.shape, weight.permutation, memo)
+        self.group_size = _group_size(weight)
+        self.num_padded = -(-self.num_outputs // _BLOCK_ROWS) * _BLOCK_ROWS
+        self.packed = _packed(weight, self.num_padded)
+        self.scales = _scales(weight, self.group_size, self.num_padded)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the packed weight and its scales."""
+        return self.packed.numel() + self.scales.numel() * self.scales.element_size()
+
+    def multiply(self, rows: Tensor, x: Tensor) -> Tensor:
+        """Rows [M, K] of bfloat16 to [M, N]."""
+        block = block_rows()
+        if len(rows) >= _MANY_ROWS and block is not None:
+            return self._by_tiles(rows, block)
+        out: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(  # noqa: SLF001
+            rows.contiguous(), self.packed, self.group_size, self.scales
+        )
+        return out if self.num_padded == self.num_outputs else out[:, : self.num_outputs].contiguous()
+
+    def _by_tiles(self, rows: Tensor, block: int) -> Tensor:
+        num_blocks = self.num_padded // _BLOCK_ROWS
+        num_tiles = -(-self.num_padded * self.num_inputs // _SCRATCH_ELEMENTS)
+        step = -(-num_blocks // min(num_tiles, num_blocks)) * _BLOCK_ROWS
+        if step >= self.num_padded == self.num_outputs:
+            return rows @ self._dense(0, self.num_padded, block)
+        out = rows.new_empty((len(rows), self.num_outputs))
+        for start in range(0, self.num_outputs, step):
+            stop = min(start + step, self.num_padded)
+            place = out[:, start:stop]
+            place.copy_((rows @ self._dense(start, stop, block))[:, : place.shape[1]])
+        return out
+
+    def _dense(self, start: int, stop: int, block: int) -> Tensor:
+        """Columns `start` to `stop` of the transposed weight, [K, stop - start], in the scratch."""
+        num_columns, width, half = self.num_inputs, stop - start, block // 2
+        bytes_ = self.packed.view(-1, num_columns, half)[start // block : stop // block]
+        size, device = num_columns * width, self.packed.device
+        integers = self.memo.scratch(size + size // 2, torch.int16, device)
+        pairs = integers[size:].view(num_columns, -1, half)
+        pairs.copy_(bytes_.transpose(0, 1))
+        # The low half of a byte is a row of the first half of the block, the high one a row of the second.
+        numbers = integers[:size].view(num_columns, -1, 2, half)
+        torch.bitwise_and(pairs, 15, out=numbers[:, :, 0])
+        torch.bitwise_right_shift(pairs, 4, out=numbers[:, :, 1])
+        numbers.sub_(SYMMETRIC_ZERO[4])
+        dense = self.memo.scratch(size, torch.bfloat16, device).view(num_columns, width)
+        dense.copy_(numbers.view(num_columns, width))
+        groups = dense.view(-1, self.group_size, width)
+        scale, zero = self.scales[:, None, start:stop].unbind(-1)
+        torch.addcmul(zero.contiguous(), groups, scale.contiguous(), out=groups)
+        return dense
+
+
+def fits(weight: IntWeight) -> bool:
+    """Whether torch's kernel has a group size for it."""
+    return weight.bits == 4 and _group_size(weight) > 0
+
+
+def _group_size(weight: IntWeight) -> int:
+    """The largest one of torch's that divides the weight's own; 0 where none does."""
+    return next((size for size in GROUP_SIZES if weight.group_size % size == 0), 0)
+
+
+def _packed(weight: IntWeight, num_padded: int) -> Tensor:
+    numbers = torch.full((num_padded, weight.shape[-1]), SYMMETRIC_ZERO[4], dtype=torch.int32)
+    numbers[: weight.shape[0]] = weight.numbers()
+    return _convert(numbers)
+
+
+def _convert(numbers: Tensor) -> Tensor:
+    packed: Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(numbers, 1)  # noqa: SLF001
+    return packed.view(torch.uint8)
+
+
+def _scales(weight: IntWeight, group_size: int, num_padded: int) -> Tensor:
+    """bfloat16 [K / group size, N, 2]: scale, and what other zero points than the symmetric one add."""
+    scale = weight.scale
+    zero = torch.zeros_like(scale) if weight.zero is None else (SYMMETRIC_ZERO[4] - weight.zero) * scale
+    both = torch.stack((scale, zero), -1).repeat_interleave(weight.group_size // group_size, 1)
+    both = torch.nn.functional.pad(both, (0, 0, 0, 0, 0, num_padded - len(both)))
+    return both.transpose(0, 1).bfloat16().contiguous()
+
+
+@functools.cache
+def block_rows() -> int | None:
+    """Rows that torch lays side by side when it packs on this CPU, by trial; None: it does something else."""
+    numbers = torch.arange(128 * 32, dtype=torch.int32).mul_(7).remainder_(31).remainder_(16).view(128, 32)
+    packed = _convert(numbers).flatten()
+    for block in (64, 32):
+        low, high = numbers.to(torch.uint8).view(-1, 2, block // 2, 32).transpose(2, 3).unbind(1)
+        if torch.equal(packed, (low | high << 4).flatten()):
+            return block
+    return None
