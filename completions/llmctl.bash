@@ -5,17 +5,17 @@
 _llmctl_command() {
     case $1 in
         'llmctl')
-            commands='chat models logs config doctor completions'
+            commands='chat models logs config bench doctor completions'
             flags='--version -V -v --verbose -q --quiet --debug --color -h --help'
             places=() many=
             ;;
         'llmctl chat')
             commands=''
-            flags='-p --prompt -f --file -s --system --messages --raw --template --adapter-file -x --extract --json --style --plain --hide-reasoning --thinking --no-thinking -c --continue --session --no-log --no-history --url --api-key-file --timeout --temperature --top-p --top-k --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed --max-new-tokens --stop --stop-token-id --logprobs --device --dtype --context --revision --trust-remote-code -v --verbose -q --quiet --debug --color -h --help'
+            flags='-p --prompt -f --file -s --system --messages --raw --template --adapter-file -x --extract --json --style --plain --hide-reasoning --thinking --no-thinking -c --continue --session --no-log --no-history --url --api-key-file --timeout --temperature --top-p --top-k --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed --max-new-tokens --stop --stop-token-id --logprobs --device --dtype --load-8bit --load-4bit --quantization --num-gpus --gpus --max-gpu-memory --cpu-offloading --quant-config --context --revision --trust-remote-code -v --verbose -q --quiet --debug --color -h --help'
             places=('@models @folders') many=
             ;;
         'llmctl models')
-            commands='list match show'
+            commands='list match show pull rm'
             flags='-v --verbose -q --quiet --debug --color -h --help'
             places=() many=
             ;;
@@ -31,7 +31,17 @@ _llmctl_command() {
             ;;
         'llmctl models show')
             commands=''
-            flags='--memory --context --quant --device --dtype --adapter-file --json -v --verbose -q --quiet --debug --color -h --help'
+            flags='--memory --context --device --dtype --load-8bit --load-4bit --quantization --quant --num-gpus --gpus --max-gpu-memory --cpu-offloading --plan --adapter-file --json -v --verbose -q --quiet --debug --color -h --help'
+            places=('@models @folders') many=
+            ;;
+        'llmctl models pull')
+            commands=''
+            flags='--revision --json -v --verbose -q --quiet --debug --color -h --help'
+            places=('@models @folders') many=1
+            ;;
+        'llmctl models rm')
+            commands=''
+            flags='--revision --yes -y --json -v --verbose -q --quiet --debug --color -h --help'
             places=('@models @folders') many=
             ;;
         'llmctl logs')
@@ -74,6 +84,16 @@ _llmctl_command() {
             flags='--origin --json -v --verbose -q --quiet --debug --color -h --help'
             places=() many=
             ;;
+        'llmctl bench')
+            commands='layers'
+            flags='-v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl bench layers')
+            commands=''
+            flags='--shape --rows --method --device --seconds --json -v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
         'llmctl doctor')
             commands=''
             flags='--json -v --verbose -q --quiet --debug --color -h --help'
@@ -98,12 +118,13 @@ _llmctl_value() {
             ;;
         'llmctl chat')
             case $2 in
-                -p | --prompt | -s | --system | --url | --timeout | --temperature | --top-p | --top-k | --min-p | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | --max-new-tokens | --stop | --stop-token-id | --logprobs | --context | --revision) offers='' ;;
+                -p | --prompt | -s | --system | --url | --timeout | --temperature | --top-p | --top-k | --min-p | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | --max-new-tokens | --stop | --stop-token-id | --logprobs | --num-gpus | --gpus | --max-gpu-memory | --quant-config | --context | --revision) offers='' ;;
                 -f | --file | --messages | --template | --adapter-file | --api-key-file) offers='@files' ;;
                 --style) offers='rich simple programmatic' ;;
                 --session) offers='@sessions' ;;
-                --device) offers='auto cuda xpu mps cpu' ;;
+                --device) offers='auto cuda xpu npu mps cpu' ;;
                 --dtype) offers='auto float32 bfloat16 float16' ;;
+                --quantization) offers='int8 int4 nf4 fp4 none' ;;
                 --color) offers='auto always never' ;;
                 *) return 1 ;;
             esac
@@ -132,11 +153,25 @@ _llmctl_value() {
             ;;
         'llmctl models show')
             case $2 in
-                --memory | --context) offers='' ;;
-                --quant) offers='none int8 fp8 int4 nf4' ;;
-                --device) offers='auto cuda xpu mps cpu' ;;
+                --memory | --context | --num-gpus | --gpus | --max-gpu-memory) offers='' ;;
+                --device) offers='auto cuda xpu npu mps cpu' ;;
                 --dtype) offers='auto float32 bfloat16 float16' ;;
+                --quantization | --quant) offers='int8 int4 nf4 fp4 none' ;;
                 --adapter-file) offers='@files' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl models pull')
+            case $2 in
+                --revision) offers='' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl models rm')
+            case $2 in
+                --revision) offers='' ;;
                 --color) offers='auto always never' ;;
                 *) return 1 ;;
             esac
@@ -190,6 +225,21 @@ _llmctl_value() {
             ;;
         'llmctl config show')
             case $2 in
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl bench')
+            case $2 in
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl bench layers')
+            case $2 in
+                --shape) offers='demo qwen2-0.5b qwen3-0.6b qwen2.5-1.5b llama-1b gemma-2b mistral-7b llama-8b qwen2.5-7b llama-70b' ;;
+                --rows | --method | --seconds) offers='' ;;
+                --device) offers='auto cuda xpu npu mps cpu' ;;
                 --color) offers='auto always never' ;;
                 *) return 1 ;;
             esac

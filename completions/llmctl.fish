@@ -47,6 +47,8 @@ function __llmctl_is_command
             'llmctl/models/list' \
             'llmctl/models/match' \
             'llmctl/models/show' \
+            'llmctl/models/pull' \
+            'llmctl/models/rm' \
             'llmctl/logs' \
             'llmctl/logs/list' \
             'llmctl/logs/show' \
@@ -55,6 +57,8 @@ function __llmctl_is_command
             'llmctl/logs/delete' \
             'llmctl/config' \
             'llmctl/config/show' \
+            'llmctl/bench' \
+            'llmctl/bench/layers' \
             'llmctl/doctor' \
             'llmctl/completions'
             return 0
@@ -67,7 +71,8 @@ function __llmctl_is_group
         case 'llmctl' \
             'llmctl/models' \
             'llmctl/logs' \
-            'llmctl/config'
+            'llmctl/config' \
+            'llmctl/bench'
             return 0
     end
     return 1
@@ -110,6 +115,11 @@ function __llmctl_takes_value
             'llmctl/chat --logprobs' \
             'llmctl/chat --device' \
             'llmctl/chat --dtype' \
+            'llmctl/chat --quantization' \
+            'llmctl/chat --num-gpus' \
+            'llmctl/chat --gpus' \
+            'llmctl/chat --max-gpu-memory' \
+            'llmctl/chat --quant-config' \
             'llmctl/chat --context' \
             'llmctl/chat --revision' \
             'llmctl/chat --color' \
@@ -125,11 +135,19 @@ function __llmctl_takes_value
             'llmctl/models/match --color' \
             'llmctl/models/show --memory' \
             'llmctl/models/show --context' \
-            'llmctl/models/show --quant' \
             'llmctl/models/show --device' \
             'llmctl/models/show --dtype' \
+            'llmctl/models/show --quantization' \
+            'llmctl/models/show --quant' \
+            'llmctl/models/show --num-gpus' \
+            'llmctl/models/show --gpus' \
+            'llmctl/models/show --max-gpu-memory' \
             'llmctl/models/show --adapter-file' \
             'llmctl/models/show --color' \
+            'llmctl/models/pull --revision' \
+            'llmctl/models/pull --color' \
+            'llmctl/models/rm --revision' \
+            'llmctl/models/rm --color' \
             'llmctl/logs --color' \
             'llmctl/logs/list -n' \
             'llmctl/logs/list --limit' \
@@ -146,6 +164,13 @@ function __llmctl_takes_value
             'llmctl/logs/delete --color' \
             'llmctl/config --color' \
             'llmctl/config/show --color' \
+            'llmctl/bench --color' \
+            'llmctl/bench/layers --shape' \
+            'llmctl/bench/layers --rows' \
+            'llmctl/bench/layers --method' \
+            'llmctl/bench/layers --device' \
+            'llmctl/bench/layers --seconds' \
+            'llmctl/bench/layers --color' \
             'llmctl/doctor --color' \
             'llmctl/completions --color'
                 # In the middle of short flags in one word the value is the rest of it.
@@ -203,9 +228,10 @@ complete -c llmctl -f
 
 # llmctl
 complete -c llmctl -n '__llmctl_at llmctl 0' -a chat -d 'Chat with a model, or answer one prompt'
-complete -c llmctl -n '__llmctl_at llmctl 0' -a models -d 'List models and families, match a name, show a checkpoint'
+complete -c llmctl -n '__llmctl_at llmctl 0' -a models -d 'List, match, show, download and remove models'
 complete -c llmctl -n '__llmctl_at llmctl 0' -a logs -d 'Look at past conversations, export or delete them'
 complete -c llmctl -n '__llmctl_at llmctl 0' -a config -d 'Look at the settings'
+complete -c llmctl -n '__llmctl_at llmctl 0' -a bench -d 'Measure speed on this machine'
 complete -c llmctl -n '__llmctl_at llmctl 0' -a doctor -d 'Say what llmctl finds on this machine'
 complete -c llmctl -n '__llmctl_at llmctl 0' -a completions -d 'Print the completion script of a shell'
 complete -c llmctl -n '__llmctl_at llmctl' -l version -s V -d 'Print the version'
@@ -249,8 +275,16 @@ complete -c llmctl -n '__llmctl_at llmctl/chat' -l max-new-tokens -x -d 'Longest
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l stop -x -d 'End before this text; repeatable'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l stop-token-id -x -d 'End at this token; repeatable'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l logprobs -x -d 'Log-probabilities, of so many likeliest too (--json)'
-complete -c llmctl -n '__llmctl_at llmctl/chat' -l device -x -a 'auto cuda xpu mps cpu' -d 'Where the model runs; auto is the best there is'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l device -x -a 'auto cuda xpu npu mps cpu' -d 'Where the model runs; auto is the best there is'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l dtype -x -a 'auto float32 bfloat16 float16' -d 'Numbers that it computes in'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l load-8bit -d 'Pack the weights into 8 bits while they load'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l load-4bit -d 'Pack them into 4 bits, the way that is fastest here'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l quantization -x -a 'int8 int4 nf4 fp4 none' -d 'Pack them so, or the format that the checkpoint must have (gptq, awq, fp8, ...)'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l num-gpus -x -d 'Spread the model over so many GPUs; 1 if not set'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l gpus -x -d 'Use these GPUs: 0,2'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l max-gpu-memory -x -d 'Most weights on each GPU: 20GiB'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l cpu-offloading -d 'Keep packed weights that no GPU has room for on the CPU'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l quant-config -x -d 'What a quantised checkpoint should have said of itself, such as bits=4; repeatable'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l context -x -d 'Limit on prompt and answer together; left out, the model\'s'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l revision -x -d 'Branch, tag or commit on the hub'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l trust-remote-code -d 'Run Python code of the model\'s repository'
@@ -264,6 +298,8 @@ complete -c llmctl -n '__llmctl_at llmctl/chat' -s h -l help -d 'Show the help'
 complete -c llmctl -n '__llmctl_at llmctl/models 0' -a list -d 'List model families, or the models on this machine'
 complete -c llmctl -n '__llmctl_at llmctl/models 0' -a match -d 'Say how a model is prompted, stopped and loaded, and why'
 complete -c llmctl -n '__llmctl_at llmctl/models 0' -a show -d 'Show what a checkpoint is and whether it fits'
+complete -c llmctl -n '__llmctl_at llmctl/models 0' -a pull -d 'Download models, or what is missing of them'
+complete -c llmctl -n '__llmctl_at llmctl/models 0' -a rm -d 'Remove a downloaded model from the cache'
 complete -c llmctl -n '__llmctl_at llmctl/models' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
 complete -c llmctl -n '__llmctl_at llmctl/models' -s q -l quiet -d 'Errors only on stderr'
 complete -c llmctl -n '__llmctl_at llmctl/models' -l debug -d 'Show a traceback with an error'
@@ -300,9 +336,16 @@ complete -c llmctl -n '__llmctl_at llmctl/models/match' -s h -l help -d 'Show th
 complete -c llmctl -n '__llmctl_at llmctl/models/show 0' -a '(__llmctl_offer @models @folders)'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l memory -x -d 'Judge by this much memory: 16GiB, 24GB'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l context -x -d 'Tokens of prompt and answer; 4096 or the model\'s'
-complete -c llmctl -n '__llmctl_at llmctl/models/show' -l quant -x -a 'none int8 fp8 int4 nf4' -d 'Judge as if so quantised'
-complete -c llmctl -n '__llmctl_at llmctl/models/show' -l device -x -a 'auto cuda xpu mps cpu' -d 'Judge by this device; with --memory one that is not here'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l device -x -a 'auto cuda xpu npu mps cpu' -d 'Judge by this device; with --memory one that is not here'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l dtype -x -a 'auto float32 bfloat16 float16' -d 'Numbers that it computes in'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l load-8bit -d 'Pack the weights into 8 bits while they load'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l load-4bit -d 'Pack them into 4 bits, the way that is fastest here'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l quantization -l quant -x -a 'int8 int4 nf4 fp4 none' -d 'Judge as if packed so while it loads'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l num-gpus -x -d 'Spread the model over so many GPUs; 1 if not set'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l gpus -x -d 'Use these GPUs: 0,2'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l max-gpu-memory -x -d 'Most weights on each GPU: 20GiB'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l cpu-offloading -d 'Keep packed weights that no GPU has room for on the CPU'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l plan -d 'Show how it would be loaded, and why, instead'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l adapter-file -rF -d 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l json -d 'Print JSON; errors too, as one object on stderr'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
@@ -310,6 +353,27 @@ complete -c llmctl -n '__llmctl_at llmctl/models/show' -s q -l quiet -d 'Errors 
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l debug -d 'Show a traceback with an error'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -s h -l help -d 'Show the help'
+
+# llmctl models pull
+complete -c llmctl -n '__llmctl_at llmctl/models/pull 0+' -a '(__llmctl_offer @models @folders)'
+complete -c llmctl -n '__llmctl_at llmctl/models/pull' -l revision -x -d 'Branch, tag or commit on the hub'
+complete -c llmctl -n '__llmctl_at llmctl/models/pull' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/models/pull' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/models/pull' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/models/pull' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/models/pull' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/models/pull' -s h -l help -d 'Show the help'
+
+# llmctl models rm
+complete -c llmctl -n '__llmctl_at llmctl/models/rm 0' -a '(__llmctl_offer @models @folders)'
+complete -c llmctl -n '__llmctl_at llmctl/models/rm' -l revision -x -d 'Remove only this branch, tag or commit'
+complete -c llmctl -n '__llmctl_at llmctl/models/rm' -l yes -s y -d 'Do not ask'
+complete -c llmctl -n '__llmctl_at llmctl/models/rm' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/models/rm' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/models/rm' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/models/rm' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/models/rm' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/models/rm' -s h -l help -d 'Show the help'
 
 # llmctl logs
 complete -c llmctl -n '__llmctl_at llmctl/logs 0' -a list -d 'List conversations, the most recent first'
@@ -391,6 +455,27 @@ complete -c llmctl -n '__llmctl_at llmctl/config/show' -s q -l quiet -d 'Errors 
 complete -c llmctl -n '__llmctl_at llmctl/config/show' -l debug -d 'Show a traceback with an error'
 complete -c llmctl -n '__llmctl_at llmctl/config/show' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
 complete -c llmctl -n '__llmctl_at llmctl/config/show' -s h -l help -d 'Show the help'
+
+# llmctl bench
+complete -c llmctl -n '__llmctl_at llmctl/bench 0' -a layers -d 'Time quantised layers against dense ones, over one block of a model'
+complete -c llmctl -n '__llmctl_at llmctl/bench' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/bench' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/bench' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/bench' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/bench' -s h -l help -d 'Show the help'
+
+# llmctl bench layers
+complete -c llmctl -n '__llmctl_at llmctl/bench/layers' -l shape -x -a 'demo qwen2-0.5b qwen3-0.6b qwen2.5-1.5b llama-1b gemma-2b mistral-7b llama-8b qwen2.5-7b llama-70b' -d 'The model whose block is measured'
+complete -c llmctl -n '__llmctl_at llmctl/bench/layers' -l rows -x -d 'How many rows at a time: 1 is a token, 512 a prompt'
+complete -c llmctl -n '__llmctl_at llmctl/bench/layers' -l method -x -d 'Quantised kernels: int8, int4, nf4, fp4'
+complete -c llmctl -n '__llmctl_at llmctl/bench/layers' -l device -x -a 'auto cuda xpu npu mps cpu' -d 'Where the model runs; auto is the best there is'
+complete -c llmctl -n '__llmctl_at llmctl/bench/layers' -l seconds -x -d 'Time for a block at one number of rows; more is steadier'
+complete -c llmctl -n '__llmctl_at llmctl/bench/layers' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/bench/layers' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/bench/layers' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/bench/layers' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/bench/layers' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/bench/layers' -s h -l help -d 'Show the help'
 
 # llmctl doctor
 complete -c llmctl -n '__llmctl_at llmctl/doctor' -l json -d 'Print JSON; errors too, as one object on stderr'

@@ -12,9 +12,10 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
             IsLastRepeatable = $false
             Commands = @(
                 @{ Name = 'chat'; Help = 'Chat with a model, or answer one prompt' }
-                @{ Name = 'models'; Help = 'List models and families, match a name, show a checkpoint' }
+                @{ Name = 'models'; Help = 'List, match, show, download and remove models' }
                 @{ Name = 'logs'; Help = 'Look at past conversations, export or delete them' }
                 @{ Name = 'config'; Help = 'Look at the settings' }
+                @{ Name = 'bench'; Help = 'Measure speed on this machine' }
                 @{ Name = 'doctor'; Help = 'Say what llmctl finds on this machine' }
                 @{ Name = 'completions'; Help = 'Print the completion script of a shell' }
             )
@@ -65,8 +66,16 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
                 @{ Names = @('--stop'); Offers = ''; Help = 'End before this text; repeatable' }
                 @{ Names = @('--stop-token-id'); Offers = ''; Help = 'End at this token; repeatable' }
                 @{ Names = @('--logprobs'); Offers = ''; Help = 'Log-probabilities, of so many likeliest too (--json)' }
-                @{ Names = @('--device'); Offers = 'auto cuda xpu mps cpu'; Help = 'Where the model runs; auto is the best there is' }
+                @{ Names = @('--device'); Offers = 'auto cuda xpu npu mps cpu'; Help = 'Where the model runs; auto is the best there is' }
                 @{ Names = @('--dtype'); Offers = 'auto float32 bfloat16 float16'; Help = 'Numbers that it computes in' }
+                @{ Names = @('--load-8bit'); Offers = $null; Help = 'Pack the weights into 8 bits while they load' }
+                @{ Names = @('--load-4bit'); Offers = $null; Help = 'Pack them into 4 bits, the way that is fastest here' }
+                @{ Names = @('--quantization'); Offers = 'int8 int4 nf4 fp4 none'; Help = 'Pack them so, or the format that the checkpoint must have (gptq, awq, fp8, ...)' }
+                @{ Names = @('--num-gpus'); Offers = ''; Help = 'Spread the model over so many GPUs; 1 if not set' }
+                @{ Names = @('--gpus'); Offers = ''; Help = 'Use these GPUs: 0,2' }
+                @{ Names = @('--max-gpu-memory'); Offers = ''; Help = 'Most weights on each GPU: 20GiB' }
+                @{ Names = @('--cpu-offloading'); Offers = $null; Help = 'Keep packed weights that no GPU has room for on the CPU' }
+                @{ Names = @('--quant-config'); Offers = ''; Help = 'What a quantised checkpoint should have said of itself, such as bits=4; repeatable' }
                 @{ Names = @('--context'); Offers = ''; Help = 'Limit on prompt and answer together; left out, the model''s' }
                 @{ Names = @('--revision'); Offers = ''; Help = 'Branch, tag or commit on the hub' }
                 @{ Names = @('--trust-remote-code'); Offers = $null; Help = 'Run Python code of the model''s repository' }
@@ -84,6 +93,8 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
                 @{ Name = 'list'; Help = 'List model families, or the models on this machine' }
                 @{ Name = 'match'; Help = 'Say how a model is prompted, stopped and loaded, and why' }
                 @{ Name = 'show'; Help = 'Show what a checkpoint is and whether it fits' }
+                @{ Name = 'pull'; Help = 'Download models, or what is missing of them' }
+                @{ Name = 'rm'; Help = 'Remove a downloaded model from the cache' }
             )
             Flags = @(
                 @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
@@ -138,10 +149,48 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
             Flags = @(
                 @{ Names = @('--memory'); Offers = ''; Help = 'Judge by this much memory: 16GiB, 24GB' }
                 @{ Names = @('--context'); Offers = ''; Help = 'Tokens of prompt and answer; 4096 or the model''s' }
-                @{ Names = @('--quant'); Offers = 'none int8 fp8 int4 nf4'; Help = 'Judge as if so quantised' }
-                @{ Names = @('--device'); Offers = 'auto cuda xpu mps cpu'; Help = 'Judge by this device; with --memory one that is not here' }
+                @{ Names = @('--device'); Offers = 'auto cuda xpu npu mps cpu'; Help = 'Judge by this device; with --memory one that is not here' }
                 @{ Names = @('--dtype'); Offers = 'auto float32 bfloat16 float16'; Help = 'Numbers that it computes in' }
+                @{ Names = @('--load-8bit'); Offers = $null; Help = 'Pack the weights into 8 bits while they load' }
+                @{ Names = @('--load-4bit'); Offers = $null; Help = 'Pack them into 4 bits, the way that is fastest here' }
+                @{ Names = @('--quantization', '--quant'); Offers = 'int8 int4 nf4 fp4 none'; Help = 'Judge as if packed so while it loads' }
+                @{ Names = @('--num-gpus'); Offers = ''; Help = 'Spread the model over so many GPUs; 1 if not set' }
+                @{ Names = @('--gpus'); Offers = ''; Help = 'Use these GPUs: 0,2' }
+                @{ Names = @('--max-gpu-memory'); Offers = ''; Help = 'Most weights on each GPU: 20GiB' }
+                @{ Names = @('--cpu-offloading'); Offers = $null; Help = 'Keep packed weights that no GPU has room for on the CPU' }
+                @{ Names = @('--plan'); Offers = $null; Help = 'Show how it would be loaded, and why, instead' }
                 @{ Names = @('--adapter-file'); Offers = '@files'; Help = 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl models pull' = @{
+            Arguments = @('@models @folders')
+            IsLastRepeatable = $true
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--revision'); Offers = ''; Help = 'Branch, tag or commit on the hub' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl models rm' = @{
+            Arguments = @('@models @folders')
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--revision'); Offers = ''; Help = 'Remove only this branch, tag or commit' }
+                @{ Names = @('--yes', '-y'); Offers = $null; Help = 'Do not ask' }
                 @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
                 @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
                 @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
@@ -268,6 +317,39 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
             )
             Flags = @(
                 @{ Names = @('--origin'); Offers = $null; Help = 'Say where each value comes from' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl bench' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+                @{ Name = 'layers'; Help = 'Time quantised layers against dense ones, over one block of a model' }
+            )
+            Flags = @(
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl bench layers' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--shape'); Offers = 'demo qwen2-0.5b qwen3-0.6b qwen2.5-1.5b llama-1b gemma-2b mistral-7b llama-8b qwen2.5-7b llama-70b'; Help = 'The model whose block is measured' }
+                @{ Names = @('--rows'); Offers = ''; Help = 'How many rows at a time: 1 is a token, 512 a prompt' }
+                @{ Names = @('--method'); Offers = ''; Help = 'Quantised kernels: int8, int4, nf4, fp4' }
+                @{ Names = @('--device'); Offers = 'auto cuda xpu npu mps cpu'; Help = 'Where the model runs; auto is the best there is' }
+                @{ Names = @('--seconds'); Offers = ''; Help = 'Time for a block at one number of rows; more is steadier' }
                 @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
                 @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
                 @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }

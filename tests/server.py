@@ -199,9 +199,11 @@ class DemoServer(ThreadedServer):
         # Seconds of import, which those who only script are spared.
         from llmctl.engine.local import LocalBackend
         from llmctl.loading.loader import LoadRequest, load
-        from llmctl.loading.plan import PlanRequest
+        from llmctl.loading.planning.plan import PlanRequest
 
-        self._backend = LocalBackend(load(LoadRequest(model=self._model, plan=PlanRequest(device="cpu")), SilentProgress()))
+        self._backend = LocalBackend(
+            load(LoadRequest(model=self._model, plan=PlanRequest(device="cpu")), SilentProgress())
+        )
         return super().__enter__()
 
     def stop(self) -> None:

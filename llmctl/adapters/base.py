@@ -129,7 +129,7 @@ def _wishes(model_path: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
     left.pop("low_cpu_mem_usage", None)
     wishes: dict[str, Any] = {"model": model_path}
     dtype, device = left.pop("dtype", left.pop("torch_dtype", None)), left.pop("device_map", None)
-    wishes["plan"] = load("llmctl.loading.plan:PlanRequest")(
+    wishes["plan"] = load("llmctl.loading.planning.plan:PlanRequest")(
         dtype="auto" if dtype is None else str(dtype).removeprefix("torch."),
         device="auto" if device is None else str(device),
     )

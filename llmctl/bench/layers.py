@@ -17,7 +17,7 @@ from llmctl.bench.shapes import Shape
 from llmctl.bench.timing import best_times
 from llmctl.core.errors import DoesNotFitError
 from llmctl.core.progress import Progress
-from llmctl.loading.hardware import GIB, Device
+from llmctl.loading.planning.hardware import GIB, Device
 from llmctl.quant.activations import Memo
 from llmctl.quant.kernels import build
 from llmctl.quant.methods import METHODS
@@ -79,7 +79,7 @@ def measure(request: Request, progress: Progress) -> list[Timing]:
     """
     _check_memory(request)
     best: dict[tuple[int, str], dict[str, float]] = {}
-    with torch.inference_mode():
+    with torch.no_grad():
         blocks = _blocks(request, progress)
         for turn in range(NUM_PASSES):
             for num_rows in request.rows:

@@ -50,7 +50,7 @@ def layers(
         progress.stage("import torch")
         from llmctl.bench.layers import Request, measure
         from llmctl.loading import devices
-        from llmctl.loading.plan import choose_device
+        from llmctl.loading.planning.plan import choose_device
 
         request = Request(
             shape=SHAPES[shape],

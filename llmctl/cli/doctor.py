@@ -22,7 +22,7 @@ from llmctl.core.errors import LlmctlError
 from llmctl.core.places import Places
 
 if TYPE_CHECKING:
-    from llmctl.loading.hardware import Device
+    from llmctl.loading.planning.hardware import Device
 
 LIBRARIES = (
     "torch",
@@ -51,7 +51,7 @@ BROKEN_IMPORT = (
     TypeError,
     ValueError,
 )
-TESTED_TORCH, TESTED_TRANSFORMERS = "2.13", "5.23"
+TESTED_TORCH, TESTED_TRANSFORMERS = "2.13", "5.24"
 GIB = 1024**3
 
 
@@ -79,7 +79,7 @@ def _settings(ctx: typer.Context) -> str:
 
 def examine() -> dict[str, Any]:
     """All findings, as JSON shows them."""
-    from llmctl.loading import hardware
+    from llmctl.loading.planning import hardware
 
     found = _devices()
     return {
@@ -108,7 +108,7 @@ def examine() -> dict[str, Any]:
 
 def _devices() -> "list[Device]":
     """What torch can use; the CPU alone when torch itself is broken, which `untested` then says."""
-    from llmctl.loading import hardware
+    from llmctl.loading.planning import hardware
 
     if _usable("torch") != "usable":
         return [hardware.cpu()]
@@ -221,7 +221,7 @@ def _cuda_state(name: str, *, is_tried: bool, is_on: bool) -> str:
 
 
 def _places() -> dict[str, dict[str, Any]]:
-    from llmctl.loading.local_models import hub_folder
+    from llmctl.loading.hub.local_models import hub_folder
 
     own = Places.from_environ(os.environ)
     paths = {"config": own.config, "data": own.data, "cache": own.cache, "models": hub_folder(os.environ)}

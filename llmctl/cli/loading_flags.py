@@ -8,8 +8,8 @@ from typing import Any
 from llmctl.core.errors import UsageError
 from llmctl.core.settings import Settings
 from llmctl.core.sizes import parse_size
-from llmctl.loading import quant_choice
-from llmctl.loading.request import PlanRequest
+from llmctl.loading.planning import quant_choice
+from llmctl.loading.planning.request import PlanRequest
 
 QUANT_KEYS = ("quant_method", "bits", "group_size", "desc_act", "sym", "checkpoint_format", "zero_point")
 """What --quant-config may say."""

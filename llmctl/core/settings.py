@@ -33,6 +33,7 @@ OTHER_VARIABLES = frozenset(
         "LLMCTL_REQUIRE_SHARED",
         "LLMCTL_API_KEY",
         "LLMCTL_EDITOR",
+        "LLMCTL_UNTRIED_KERNELS",
     }
 )
 CHOICES: dict[str, tuple[str, ...]] = {

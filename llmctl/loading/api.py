@@ -16,9 +16,9 @@ from llmctl.core.places import expanded
 from llmctl.core.progress import Progress, SilentProgress
 from llmctl.core.sizes import parse_size
 from llmctl.loading.apart import joined
-from llmctl.loading.context import context_length
-from llmctl.loading.local_models import find_here
-from llmctl.loading.request import PlanRequest
+from llmctl.loading.facts.context import context_length
+from llmctl.loading.hub.local_models import find_here
+from llmctl.loading.planning.request import PlanRequest
 
 log = logging.getLogger(__name__)
 

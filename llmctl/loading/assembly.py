@@ -5,7 +5,6 @@ conversion of weights -> packed as they arrive (`quantiser`) or set as they are
 """
 
 import contextlib
-import ctypes
 import importlib
 import logging
 import re
@@ -22,9 +21,9 @@ from torch import Tensor
 
 from llmctl.core.errors import BadFileError, DoesNotFitError
 from llmctl.core.progress import Progress
-from llmctl.loading import architecture, devices, quantiser
+from llmctl.loading import architecture, devices, memory, quantiser
 from llmctl.loading.checkpoint import Checkpoint
-from llmctl.loading.plan import LoadPlan
+from llmctl.loading.planning.plan import LoadPlan
 from llmctl.loading.reading import StoredTensor, check_numbers, stored_tensors
 from llmctl.loading.unreadable import UNREADABLE, first_line
 from llmctl.quant import prepare, select
@@ -49,6 +48,8 @@ class Assembly:
     plan: LoadPlan
     reader: Reader | None
     """For checkpoints whose weights are quantised."""
+    kernels: str | None
+    """A package whose kernels compute with the files, by transformers' own loader; None: llmctl's."""
     trust_remote_code: bool
     progress: Progress
 
@@ -87,29 +88,24 @@ def build(assembly: Assembly) -> Any:
     """
     checkpoint = assembly.checkpoint
     try:
-        model = _from_tensors(assembly) if _is_readable(assembly) else _from_folder(assembly)
+        with memory.frugal():
+            model = _from_tensors(assembly) if _is_readable(assembly) else _from_folder(assembly)
     except RuntimeError as error:
         if reason := devices.out_of_memory(error):
             raise _out_of_memory(assembly, reason) from error
         raise BadFileError(f"the weights of {checkpoint.name} do not load: {first_line(error)}") from error
     except UNREADABLE as error:
         raise BadFileError(f"{checkpoint.name} does not load: {first_line(error)}") from error
-    _give_back_memory()
     return model.eval()
 
 
-def _give_back_memory() -> None:
-    """Let the system have what loading has freed, of which glibc keeps a good deal."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def _is_readable(assembly: Assembly) -> bool:
-    """Whether the weights are safetensors of a class of transformers' own; a repository's code may load
-    anyhow."""
-    return assembly.checkpoint.gguf is None and architecture.is_known(
-        {"model_type": assembly.config.model_type}
-    )
+    """Whether these are safetensors, a class of transformers' own, and our kernels.
+
+    A repository's code may load in any way, and GGUF is read by transformers.
+    """
+    is_own = assembly.kernels is not None or assembly.checkpoint.gguf is not None
+    return not is_own and architecture.is_known({"model_type": assembly.config.model_type})
 
 
 def _from_tensors(assembly: Assembly) -> Any:
@@ -117,22 +113,27 @@ def _from_tensors(assembly: Assembly) -> Any:
     model_class, config = architecture.model_class(config)
     own = _quantisation(assembly)
     assembly.progress.stage(f"load {checkpoint.name}", total_bytes=checkpoint.num_bytes)
-    model, report = model_class.from_pretrained(
-        None,
-        config=config,
-        state_dict=dict(_tensors(assembly)),
-        dtype=assembly.dtype,
-        device_map=_device_map(plan),
-        max_memory=dict(plan.max_memory) if plan.max_memory else None,
-        quantization_config=own,
-        generation_config=_generation_config(checkpoint),
-        output_loading_info=True,
-        # Refused by `_check_report`, which can name the tensor.
-        ignore_mismatched_sizes=True,
-    )
+    try:
+        model, report = model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=dict(_tensors(assembly)),
+            dtype=assembly.dtype,
+            device_map=_device_map(plan),
+            max_memory=dict(plan.max_memory) if plan.max_memory else None,
+            quantization_config=own,
+            generation_config=_generation_config(checkpoint),
+            output_loading_info=True,
+            # Refused by `_check_report`, which can name the tensor.
+            ignore_mismatched_sizes=True,
+        )
+    except RuntimeError as error:
+        # transformers collects errors of single weights, and says no more than that there were some.
+        raise (own.error if own is not None and own.error is not None else error) from error
     model.name_or_path = model.config.name_or_path = str(checkpoint.folder)
     if own is not None:
-        _check_packing(assembly, own, prepare.unfilled(model))
+        _check_filled(assembly, prepare.unfilled(model))
+        _tell(own.selection)
         quantiser.forget(model)
     _check_report(assembly, report, model.config)
     return model
@@ -184,7 +185,7 @@ def _generation_config(checkpoint: Checkpoint) -> Any:
 
 
 def _from_folder(assembly: Assembly) -> Any:
-    """By transformers alone: GGUF files, and classes that come with the model; quantised afterwards."""
+    """By transformers alone: GGUF files, classes that come with the model, kernels of others."""
     checkpoint, plan = assembly.checkpoint, assembly.plan
     auto_class = architecture.auto_class(assembly.config, is_pair=assembly.config.is_encoder_decoder)
     assembly.progress.stage(f"load {checkpoint.name}")
@@ -219,7 +220,7 @@ def _source(checkpoint: Checkpoint) -> dict[str, Any]:
 @contextlib.contextmanager
 def _without_bars() -> Iterator[None]:
     """transformers' reader of GGUF draws a bar that its own switch does not reach."""
-    reader = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
+    reader: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
     bar = reader.tqdm
     reader.tqdm = lambda tensors, **words: tensors
     try:
@@ -250,24 +251,17 @@ def _check_report(assembly: Assembly, report: Mapping[str, Any], config: Any) ->
         log.warning("%d tensors of the checkpoint are not used, the first is %s", len(spare), spare[0])
 
 
-def _check_packing(assembly: Assembly, own: "quantiser.LlmctlConfig", unfilled: list[str]) -> None:
-    """transformers only counts what went wrong with single weights."""
-    name = assembly.checkpoint.name
-    if isinstance(own.error, RuntimeError):
-        raise own.error
-    if own.error is not None:
-        raise BadFileError(f"{name} cannot be quantised: {first_line(own.error)}") from own.error
+def _check_filled(assembly: Assembly, unfilled: list[str]) -> None:
     if unfilled:
         raise BadFileError(
-            f"the checkpoint {name} lacks weights that its config asks for: {len(unfilled)} are missing, "
-            f"the first {unfilled[0]}",
+            f"the checkpoint {assembly.checkpoint.name} lacks weights that its config asks for: "
+            f"{len(unfilled)} are missing, the first {unfilled[0]}",
             hint="the download or export is incomplete, or config.json belongs to another model",
         )
-    if own.selection is not None:
-        _tell(own.selection)
 
 
 def _tell(selection: select.Selection) -> None:
+    """Say what became of the model's modules; those that stay dense for one reason in one line."""
     log.info("quantised %d modules", len(selection.places))
     for path, reason in selection.dense.items():
         log.info("%s stays dense: %s", path, reason)

@@ -14,10 +14,10 @@ from llmctl.core.errors import BadFileError, NotFoundError, UsageError
 from llmctl.core.places import expanded
 from llmctl.core.progress import Progress
 from llmctl.loading import contents
-from llmctl.loading.gguf import SUFFIX as GGUF_SUFFIX
-from llmctl.loading.gguf import read_gguf
-from llmctl.loading.gguf_model import check_architecture, config_of
-from llmctl.loading.gguf_names import find_gguf, split_name
+from llmctl.loading.gguf.head import SUFFIX as GGUF_SUFFIX
+from llmctl.loading.gguf.head import read_gguf
+from llmctl.loading.gguf.model import check_architecture, config_of
+from llmctl.loading.gguf.names import find_gguf, split_name
 from llmctl.loading.header import read_header
 
 _FILE_SUFFIXES = (GGUF_SUFFIX, ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json")
@@ -63,7 +63,7 @@ def locate(model: str, *, revision: str | None, progress: Progress) -> Checkpoin
     if folder is None:
         folder = _embedded().get(model)
     if folder is None:
-        from llmctl.loading import hub
+        from llmctl.loading.hub import download as hub
 
         repo_id, wanted = split_name(model)
         found = hub.download(repo_id, revision=revision, progress=progress, gguf=wanted)

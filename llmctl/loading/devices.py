@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from llmctl.loading import hardware
-from llmctl.loading.hardware import Device
+from llmctl.loading.planning import hardware
+from llmctl.loading.planning.hardware import Device
 
 log = logging.getLogger(__name__)
 

@@ -18,13 +18,14 @@ from llmctl.loading import architecture, devices, recommended
 from llmctl.loading.architecture import Generates
 from llmctl.loading.assembly import Assembly, build
 from llmctl.loading.checkpoint import Checkpoint, locate
-from llmctl.loading.context import context_length
-from llmctl.loading.describe import describe_checkpoint
-from llmctl.loading.plan import LoadPlan, PlanRequest, plan
+from llmctl.loading.facts.context import context_length
+from llmctl.loading.facts.describe import describe_checkpoint
+from llmctl.loading.facts.quantisation import Quantisation
+from llmctl.loading.planning.plan import LoadPlan, PlanRequest, plan
 from llmctl.loading.readers import reader_of
 from llmctl.loading.tokenizer import load_tokenizer
 from llmctl.loading.unreadable import UNREADABLE, first_line
-from llmctl.quant import prepare
+from llmctl.quant import foreign, prepare
 from llmctl.quant.activations import Memo
 
 log = logging.getLogger(__name__)
@@ -84,12 +85,16 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
     checkpoint = locate(request.model, revision=request.revision, progress=progress)
     architecture.check(checkpoint, trust_remote_code=_trusts(request))
     reader = reader_of(checkpoint, request.formats)
-    chosen = plan(_wishes(request), describe_checkpoint(checkpoint), devices.available())
+    facts = describe_checkpoint(checkpoint)
+    chosen = plan(_wishes(request), facts, devices.available())
     for reason in chosen.reasons:
         log.info("%s", reason)
     progress.stage(f"load {checkpoint.name}")
+    kernels = _foreign_kernels(facts.quantisation, chosen)
     with _quiet_transformers():
         config = _config(checkpoint, request)
+        if kernels is None:
+            _forget_quantisation(config)
         generates = architecture.generates(config, name=checkpoint.name, asked=request.generates)
         if request.own_loader is not None:
             model, tokenizer = _by_class(checkpoint, request.own_loader, chosen)
@@ -101,6 +106,7 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
                     config=config,
                     plan=chosen,
                     reader=reader,
+                    kernels=kernels,
                     trust_remote_code=_trusts(request),
                     progress=progress,
                 )
@@ -143,11 +149,22 @@ def _config(checkpoint: Checkpoint, request: LoadRequest) -> Any:
         raise BadFileError(
             f"the config.json of {checkpoint.name} does not load: {first_line(error)}"
         ) from error
-    # llmctl reads quantised weights itself; transformers would look for the packages of their makers.
+    return config
+
+
+def _foreign_kernels(stored: Quantisation | None, chosen: LoadPlan) -> str | None:
+    """The package that computes with the weights as they are stored, where there is one for this device."""
+    kernels = foreign.choose(stored.method, chosen.device.kind) if stored is not None else None
+    if stored is not None and kernels is not None:
+        log.info("kernels of %s compute with the weights (%s)", kernels, stored.title)
+    return kernels
+
+
+def _forget_quantisation(config: Any) -> None:
+    """llmctl reads quantised weights itself; transformers would look for the packages of their makers."""
     for part in (config, config.get_text_config()):
         if hasattr(part, "quantization_config"):
             del part.quantization_config
-    return config
 
 
 def _loaded(checkpoint: Checkpoint, chosen: LoadPlan, model: Any, tokenizer: Any) -> LoadedModel:

@@ -107,7 +107,7 @@ class _Fill(ConversionOps):  # type: ignore[misc]
         weight = tensor.weight if isinstance(tensor, Carried) else tensor
         own = self.quantizer
         try:
-            return prepare.fill(model, name, weight, dtype=own.dtype, memo=own.memo)
+            return prepare.fill(model, name, weight, dtype=own.dtype, memo=own.memo, consumes=True)
         except (ValueError, RuntimeError) as error:
             own.quantization_config.error = own.quantization_config.error or error
             raise

@@ -6,8 +6,8 @@ from typing import Any
 
 from llmctl.core.errors import BadFileError
 from llmctl.loading.checkpoint import Checkpoint
+from llmctl.loading.facts.quantisation import quantisation_of, settings_of
 from llmctl.loading.header import read_header
-from llmctl.loading.quantisation import quantisation_of, settings_of
 from llmctl.quant.formats.base import Reader
 from llmctl.quant.formats.table import open_reader
 

@@ -3,8 +3,9 @@
 `transformers` takes them in the place of its own lazy slices (`from_pretrained(None, state_dict=...)`).
 """
 
+import ctypes
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
@@ -36,7 +37,7 @@ _DTYPES: Mapping[str, torch.dtype] = {
     "C64": torch.complex64,
 }
 _MAX_READ_BYTES = 1 << 30
-# torch makes float32 of the whole before it adds up.
+# Of what stays in the cache between reading and packing.
 _CHECKED_AT_ONCE = 1 << 20
 _CHECKED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -92,7 +93,8 @@ def stored_tensors(files: tuple[Path, ...], on_read: Callable[[int], None]) -> d
 
 def _read_into(file: Path, raw: Tensor, start: int) -> None:
     """Fill `raw` (uint8 [bytes]) with what stands at `start`; safe in several threads at once."""
-    buffer = memoryview(raw.numpy())
+    # Not by numpy: memory that it has seen cannot be freed before its tensor.
+    buffer = memoryview((ctypes.c_char * raw.numel()).from_address(raw.data_ptr())).cast("B")
     try:
         descriptor = os.open(file, os.O_RDONLY)
         try:
@@ -116,7 +118,8 @@ def check_numbers(name: str, tensor: Tensor) -> None:
     """Raise `BadFileError` for a weight with NaN or infinite numbers: every answer would be nonsense."""
     if tensor.dtype not in _CHECKED:
         return
-    wrong = sum(map(_count_wrong, tensor.flatten().split(_CHECKED_AT_ONCE)))
+    parts: Iterable[Tensor] = tensor.flatten().split(_CHECKED_AT_ONCE)  # type: ignore[no-untyped-call]
+    wrong = sum(_count_wrong(part) for part in parts)
     if wrong:
         raise BadFileError(
             f"{name} holds {wrong} numbers that are NaN or infinite",
@@ -126,4 +129,4 @@ def check_numbers(name: str, tensor: Tensor) -> None:
 
 def _count_wrong(part: Tensor) -> int:
     # The sum is quick, and NaN or infinite when any number is; a finite sum may overflow, so look again.
-    return 0 if bool(part.sum(dtype=torch.float32).isfinite()) else int((~part.isfinite()).sum())
+    return 0 if bool(part.sum().isfinite()) else int((~part.isfinite()).sum())

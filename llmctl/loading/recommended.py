@@ -8,7 +8,7 @@ from llmctl.core import sampling
 from llmctl.core.errors import UsageError
 from llmctl.core.types import SamplingParams
 from llmctl.loading.checkpoint import Checkpoint
-from llmctl.loading.context import context_length
+from llmctl.loading.facts.context import context_length
 
 log = logging.getLogger(__name__)
 

@@ -43,7 +43,7 @@ class Carried(Tensor):
         """Carry the weight through what conversion does to it, dequantise it for anything else."""
         kwargs = dict(kwargs or {})
         if getattr(func, "__name__", "") in _FACTS:
-            return super().__torch_function__(func, types, args, kwargs)
+            return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
         handler = _HANDLERS.get(func)
         handled = handler(*args, **kwargs) if handler is not None else None
         if handled is not None:

@@ -57,6 +57,8 @@ TABLES: Mapping[str, tuple[float, ...]] = {
 }
 _BLOCK_ROWS = 32
 """Rows that bitsandbytes' packed form lays side by side."""
+_MANY_ROWS = 256
+"""From here unpacking and dequantising, which costs the same for any number of rows, is faster."""
 _MAX_BLOCK_SIZE = 1024
 """bitsandbytes itself leaves its native code for larger ones."""
 
@@ -70,7 +72,7 @@ class PackedKernel(RowKernel):
         """`weight` is one that `fits_packed`."""
         num_outputs, num_inputs = weight.shape
         super().__init__((num_outputs, num_inputs), None, memo)
-        self.block_size, self.table = weight.block_size, weight.table
+        self.kind, self.table, self.block_size = weight.kind, weight.table, weight.block_size
         self.num_padded = -(-num_outputs // _BLOCK_ROWS) * _BLOCK_ROWS
         missing = self.num_padded - num_outputs
         codes = torch.nn.functional.pad(weight.codes.view(num_outputs, -1), (0, 0, 0, missing))
@@ -86,10 +88,23 @@ class PackedKernel(RowKernel):
     def multiply(self, rows: Tensor, x: Tensor) -> Tensor:
         """Rows [M, K] of bfloat16 to [M, N]."""
         shape = (self.num_padded, self.num_inputs)
-        out: Tensor = torch.ops.bitsandbytes.gemv_4bit(
-            rows.contiguous(), self.packed, shape, self.absmax, self.table, self.block_size
-        )
+        if len(rows) >= _MANY_ROWS:
+            out = torch.nn.functional.linear(rows, self._dense(shape, rows.dtype))
+        else:
+            out = torch.ops.bitsandbytes.gemv_4bit(
+                rows.contiguous(), self.packed, shape, self.absmax, self.table, self.block_size
+            )
         return out if self.num_padded == self.num_outputs else out[:, : self.num_outputs].contiguous()
+
+    def _dense(self, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        codes = self.memo.scratch(self.packed.numel(), torch.uint8, self.packed.device)
+        scratch = self.memo.scratch(self.packed.numel() * 3 // 2, torch.int16, self.packed.device)
+        unpack(self.packed, scratch, codes)
+        absmax = self.absmax.t().float().contiguous()
+        dense: Tensor = torch.ops.bitsandbytes.dequantize_4bit(
+            codes, absmax, self.block_size, self.kind, shape, dtype
+        )
+        return dense
 
 
 class CodedKernel(RowKernel):
@@ -128,6 +143,21 @@ def pack(codes: Tensor) -> Tensor:
     numbers = torch.stack((codes >> 4, codes & 15), -1).view(-1, _BLOCK_ROWS, width, 2).transpose(1, 2)
     low, high = numbers.reshape(-1, 2, _BLOCK_ROWS).unbind(1)
     return (low | high << 4).view(num_rows, width)
+
+
+def unpack(packed: Tensor, scratch: Tensor, codes: Tensor) -> None:
+    """The inverse of `pack`, flat into `codes`; `scratch` is int16, three halves of the packed bytes."""
+    width = packed.shape[1]
+    size = packed.numel() // 2
+    # A word has two neighbouring codes of one row in its low halves of bytes, of another in the high ones.
+    words = scratch[:size].view(-1, _BLOCK_ROWS // 2, width)
+    words.copy_(packed.view(-1).view(torch.int16).view(-1, width, _BLOCK_ROWS // 2).transpose(1, 2))
+    pairs = scratch[size : 3 * size].view(-1, 2, _BLOCK_ROWS // 2, width)
+    torch.bitwise_and(words, 0x0F0F, out=pairs[:, 0])
+    torch.bitwise_and(words.bitwise_right_shift_(4), 0x0F0F, out=pairs[:, 1])
+    # The second code stays in the upper byte, and the first comes to stand above it.
+    pairs.mul_(0x1001)
+    codes.view(-1).copy_(pairs.view(torch.uint8).view(-1, 2)[:, 1])
 
 
 def fits(weight: CodedWeight) -> bool:

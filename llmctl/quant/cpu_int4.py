@@ -32,11 +32,13 @@ class Int4Kernel(RowKernel):
         self.num_padded = -(-self.num_outputs // _BLOCK_ROWS) * _BLOCK_ROWS
         self.packed = _packed(weight, self.num_padded)
         self.scales = _scales(weight, self.group_size, self.num_padded)
+        self.zeros = None if weight.zero is None else _zeros(weight, self.group_size, self.num_padded)
 
     @property
     def num_bytes(self) -> int:
-        """Memory of the packed weight and its scales."""
-        return self.packed.numel() + self.scales.numel() * self.scales.element_size()
+        """Memory of the packed weight, its scales and zero points."""
+        parts = (self.packed, self.scales, self.zeros)
+        return sum(part.numel() * part.element_size() for part in parts if part is not None)
 
     def multiply(self, rows: Tensor, x: Tensor) -> Tensor:
         """Rows [M, K] of bfloat16 to [M, N]."""
@@ -73,12 +75,14 @@ class Int4Kernel(RowKernel):
         numbers = integers[:size].view(num_columns, -1, 2, half)
         torch.bitwise_and(pairs, 15, out=numbers[:, :, 0])
         torch.bitwise_right_shift(pairs, 4, out=numbers[:, :, 1])
-        numbers.sub_(SYMMETRIC_ZERO[4])
+        groups = (-1, self.group_size, width)
+        if self.zeros is None:
+            numbers.sub_(SYMMETRIC_ZERO[4])
+        else:
+            numbers.view(groups).sub_(self.zeros[:, None, start:stop].to(torch.int16))
         dense = self.memo.scratch(size, torch.bfloat16, device).view(num_columns, width)
         dense.copy_(numbers.view(num_columns, width))
-        groups = dense.view(-1, self.group_size, width)
-        scale, zero = self.scales[:, None, start:stop].unbind(-1)
-        torch.addcmul(zero.contiguous(), groups, scale.contiguous(), out=groups)
+        dense.view(groups).mul_(self.scales[:, None, start:stop, 0].contiguous())
         return dense
 
 
@@ -107,9 +111,20 @@ def _scales(weight: IntWeight, group_size: int, num_padded: int) -> Tensor:
     """bfloat16 [K / group size, N, 2]: scale, and what other zero points than the symmetric one add."""
     scale = weight.scale
     zero = torch.zeros_like(scale) if weight.zero is None else (SYMMETRIC_ZERO[4] - weight.zero) * scale
-    both = torch.stack((scale, zero), -1).repeat_interleave(weight.group_size // group_size, 1)
-    both = torch.nn.functional.pad(both, (0, 0, 0, 0, 0, num_padded - len(both)))
-    return both.transpose(0, 1).bfloat16().contiguous()
+    both = _by_group(torch.stack((scale, zero)), weight.group_size // group_size, num_padded)
+    return both.bfloat16().permute(1, 2, 0).contiguous()
+
+
+def _zeros(weight: IntWeight, group_size: int, num_padded: int) -> Tensor:
+    """int8 [K / group size, N]; the kernel has them in its scales, but rounded together with these."""
+    assert weight.zero is not None
+    return _by_group(weight.zero.to(torch.int8), weight.group_size // group_size, num_padded)
+
+
+def _by_group(rows: Tensor, num_repeats: int, num_padded: int) -> Tensor:
+    """[..., N, G] as [..., G * num_repeats, num_padded]."""
+    repeated = rows.repeat_interleave(num_repeats, -1).transpose(-1, -2)
+    return torch.nn.functional.pad(repeated, (0, num_padded - rows.shape[-2])).contiguous()
 
 
 @functools.cache

@@ -5,6 +5,7 @@ fill      one weight has arrived: rounded if it is dense, packed for the device 
 quantise  both at once, on a model that has its weights
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -66,12 +67,19 @@ def prepare(model: nn.Module, selection: Selection) -> frozenset[str]:
 
 
 def fill(
-    model: nn.Module, name: str, weight: Tensor | QuantWeight, *, dtype: torch.dtype, memo: Memo
+    model: nn.Module,
+    name: str,
+    weight: Tensor | QuantWeight,
+    *,
+    dtype: torch.dtype,
+    memo: Memo,
+    consumes: bool = False,
 ) -> frozenset[str]:
     """Give the weight of parameter `name` to what waits for it; `dtype` is what the model computes in.
 
-    Returns the names of all parameters that have their weight by this, of a table and a head that share one
-    both; none where nothing waits. Raises `ValueError` for a wrong shape, or numbers that cannot be rounded.
+    A dense weight that may be consumed has no memory any more when it has been rounded. Returns the names of
+    all parameters that have their weight by this, of a table and a head that share one both; none where
+    nothing waits. Raises `ValueError` for a wrong shape, or numbers that cannot be rounded.
     """
     waiting: _Waiting | None = getattr(model, _WAITING, None)
     uses = waiting.uses.get(name, ()) if waiting is not None else ()
@@ -80,13 +88,15 @@ def fill(
     _check_shape(name, weight, waiting.targets[name])
     # The weight of its own counts for more than one that it shares.
     wanted = [each for each in uses if each == name or each not in waiting.filled]
+    targets = [waiting.targets[each] for each in wanted]
     rounded: dict[str, QuantWeight] = {}
-    for each in wanted:
-        target = waiting.targets[each]
-        try:
+    try:
+        if consumes and isinstance(weight, Tensor):
+            _consume(weight, targets, rounded)
+        for target in targets:
             _fill(target, weight, rounded, dtype=dtype, memo=memo)
-        except ValueError as error:
-            raise ValueError(f"the weight {name} cannot be packed: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"the weight {name} cannot be packed: {error}") from error
     waiting.filled.update(wanted)
     return frozenset(wanted)
 
@@ -178,6 +188,20 @@ def _check_shape(name: str, weight: Tensor | QuantWeight, target: _Target) -> No
 
 def _is_transposed(module: nn.Module) -> bool:
     return bool(getattr(module, "is_transposed", False))
+
+
+def _consume(weight: Tensor, targets: Sequence[_Target], rounded: dict[str, QuantWeight]) -> None:
+    """Round the weight for all targets and free its memory, though callers up the stack still hold it."""
+    methods = {target.method for target in targets}
+    # A part of a larger tensor, as splitting one gives, shares its memory with the others.
+    memory = weight.untyped_storage()
+    is_own = memory.nbytes() == weight.nbytes and memory.resizable()
+    if not is_own or None in methods or any(isinstance(target.module, QuantExperts) for target in targets):
+        return
+    for target in targets:
+        if target.method is not None and target.method not in rounded:
+            rounded[target.method] = round_to(_rows(weight, target.module), target.method)
+    memory.resize_(0)
 
 
 def _fill(

@@ -13,7 +13,7 @@ from llmctl.bench.layers import BASELINE, BLOCK, Request, measure
 from llmctl.bench.shapes import SHAPES
 from llmctl.core.errors import DoesNotFitError
 from llmctl.core.progress import SilentProgress
-from llmctl.loading.hardware import Device, cpu
+from llmctl.loading.planning.hardware import Device, cpu
 
 CPU = replace(cpu(), has_bf16=True)
 REQUEST = Request(shape=SHAPES["demo"], rows=(1, 3), methods=("int8", "nf4"), device=CPU, seconds=0)

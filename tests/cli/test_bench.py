@@ -91,7 +91,7 @@ def test_ctrl_c_ends_it_without_a_word(
 
 
 def test_what_does_not_fit_is_told(llmctl: Llmctl, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmctl.loading import hardware
+    from llmctl.loading.planning import hardware
 
     monkeypatch.setattr(hardware, "free_memory", lambda: 10**6)
     ended = llmctl(*QUICK, "--rows", "1", "--method", "int8")

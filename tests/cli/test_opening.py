@@ -12,7 +12,7 @@ from llmctl.core.progress import SilentProgress
 from llmctl.core.settings import Settings
 from llmctl.core.types import ChatRequest, Message, SamplingParams
 from llmctl.loading import devices
-from llmctl.loading.hardware import Device
+from llmctl.loading.planning.hardware import Device
 
 SHORT = SamplingParams(temperature=0, max_new_tokens=2)
 

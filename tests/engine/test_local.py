@@ -22,9 +22,9 @@ from llmctl.core.types import (
 from llmctl.engine.generate import encoder_decoder, jacobi, single
 from llmctl.engine.generate.job import Job
 from llmctl.engine.local import LocalBackend
-from llmctl.loading import hardware
 from llmctl.loading.loader import LoadedModel
-from llmctl.loading.plan import LoadPlan
+from llmctl.loading.planning import hardware
+from llmctl.loading.planning.plan import LoadPlan
 from llmctl.prompts.template import read
 from tests import tiny
 

@@ -7,7 +7,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from llmctl.loading import fetch
+from llmctl.loading.hub import fetch
 from tests.hub import StandInHub, tiny_model
 from tests.loading.downloads import ID, NUM_BYTES
 

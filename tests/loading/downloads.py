@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llmctl.core.errors import LlmctlError
-from llmctl.loading.hub import download
+from llmctl.loading.hub.download import download
 
 ID = "owner/tiny"
 WEIGHTS = "model.safetensors"

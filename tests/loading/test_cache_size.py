@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmctl.loading.cache_size import CacheSize, cache_size
-from llmctl.loading.layers import LayerKind, layer_kinds
-from llmctl.loading.shape import shape_of, text_config
+from llmctl.loading.facts.cache_size import CacheSize, cache_size
+from llmctl.loading.facts.layers import LayerKind, layer_kinds
+from llmctl.loading.facts.shape import shape_of, text_config
 from tests import tiny
 
 FLOAT32 = 4

@@ -277,7 +277,7 @@ def test_weights_under_other_names_are_refused_with_the_name_that_is_needed(fold
 
 def test_importing_needs_neither_torch_nor_the_network_libraries() -> None:
     code = (
-        "import sys, llmctl.loading.checkpoint, llmctl.loading.hub;"
+        "import sys, llmctl.loading.checkpoint, llmctl.loading.hub.download;"
         "print(sorted({'torch', 'transformers', 'numpy', 'huggingface_hub', 'httpx', 'httpx2', 'safetensors'}"
         " & set(sys.modules)))"
     )

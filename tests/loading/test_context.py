@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from llmctl.loading.context import DEFAULT, context_length
+from llmctl.loading.facts.context import DEFAULT, context_length
 
 LLAMA_31 = {
     "max_position_embeddings": 131072,

@@ -9,9 +9,9 @@ import pytest
 
 from llmctl.core.errors import BadFileError
 from llmctl.demo import MODELS
-from llmctl.loading.describe import describe
-from llmctl.loading.licence import licence_of
-from llmctl.loading.quantisation import Quantisation
+from llmctl.loading.facts.describe import describe
+from llmctl.loading.facts.licence import licence_of
+from llmctl.loading.facts.quantisation import Quantisation
 from tests.conftest import ROOT
 from tests.loading.headers import LLAMA_8B, TABLE, Tensors, llama_8b, write_model
 
@@ -171,8 +171,9 @@ def test_the_licence_is_the_cards_or_what_the_text_says(
 
 def test_describing_imports_nothing_heavy() -> None:
     program = (
-        "import sys; from pathlib import Path; import llmctl.loading.fit, llmctl.loading.accelerators;"
-        "from llmctl.loading.describe import describe; describe(Path(sys.argv[1]));"
+        "import sys; from pathlib import Path;"
+        "import llmctl.loading.planning.fit, llmctl.loading.planning.accelerators;"
+        "from llmctl.loading.facts.describe import describe; describe(Path(sys.argv[1]));"
         "print({'torch', 'transformers', 'numpy', 'huggingface_hub', 'httpx2'} & set(sys.modules))"
     )
     command = [sys.executable, "-c", program, str(MODELS["demo"])]

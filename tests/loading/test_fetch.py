@@ -18,7 +18,7 @@ from llmctl.core.errors import (
     DoesNotFitError,
     UnreachableError,
 )
-from llmctl.loading.hub import download
+from llmctl.loading.hub.download import download
 from tests.hub import Fault, Seen, StandInHub, tiny_safetensors
 from tests.loading.downloads import (
     ID,
@@ -69,7 +69,8 @@ def test_a_process_that_is_stopped_leaves_bytes_for_the_next(
 ) -> None:
     hub.repo(ID).faults[WEIGHTS] = Fault(bytes_per_s=100_000)
     code = (
-        "from llmctl.core.progress import SilentProgress as P; from llmctl.loading.hub import download;"
+        "from llmctl.core.progress import SilentProgress as P;"
+        "from llmctl.loading.hub.download import download;"
         f"download({ID!r}, progress=P())"
     )
     process = subprocess.Popen(

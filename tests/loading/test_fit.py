@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from llmctl.core.errors import UsageError
 from llmctl.demo import MODELS
-from llmctl.loading import accelerators
-from llmctl.loading.describe import Description, describe
-from llmctl.loading.fit import Fit, FitRequest, described, estimate, remedies
-from llmctl.loading.hardware import GIB, Device
-from llmctl.loading.plan import OVERHEAD_BYTES, PlanRequest, plan
-from llmctl.loading.quant_choice import NONE
+from llmctl.loading.facts.describe import Description, describe
+from llmctl.loading.planning import accelerators
+from llmctl.loading.planning.fit import Fit, FitRequest, described, estimate, remedies
+from llmctl.loading.planning.hardware import GIB, Device
+from llmctl.loading.planning.plan import OVERHEAD_BYTES, PlanRequest, plan
+from llmctl.loading.planning.quant_choice import NONE
 from llmctl.quant.methods import METHODS
 from tests.loading.headers import LLAMA_8B, MATRIX, TABLE, llama_8b, write_model
 

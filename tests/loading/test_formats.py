@@ -1,4 +1,4 @@
-"""Checkpoints that others quantised, through the whole way of loading: the model computes with what they stand for.
+"""Checkpoints that others quantised, through the whole way of loading: computed with as they are meant.
 
 The packers are the tests' own (`tests/quant/formats`) and share no code with the readers.
 """
@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from llmctl.core.progress import SilentProgress
 from llmctl.loading.loader import LoadRequest, load
-from llmctl.loading.plan import PlanRequest
+from llmctl.loading.planning.plan import PlanRequest
 from llmctl.quant.experts import QuantExperts
 from llmctl.quant.kernels import Kernel
 from llmctl.quant.modules import QuantLinear

@@ -18,11 +18,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from llmctl.core.errors import AmbiguousError, BadFileError, LlmctlError, NotFoundError
 from llmctl.core.progress import SilentProgress
 from llmctl.loading.checkpoint import Checkpoint, locate, open_folder
-from llmctl.loading.describe import describe
-from llmctl.loading.gguf import _TYPES, read_gguf
-from llmctl.loading.gguf_model import MODEL_TYPES, config_of, facts_of
-from llmctl.loading.gguf_names import choose_gguf, find_gguf, split_name
-from llmctl.loading.local_models import find_here, local_models
+from llmctl.loading.facts.describe import describe
+from llmctl.loading.gguf.head import _TYPES, read_gguf
+from llmctl.loading.gguf.model import MODEL_TYPES, config_of, facts_of
+from llmctl.loading.gguf.names import choose_gguf, find_gguf, split_name
+from llmctl.loading.hub.local_models import find_here, local_models
 from tests import tiny
 from tests.loading.gguf_files import QUANTISED, write_llama
 

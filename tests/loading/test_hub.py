@@ -15,7 +15,7 @@ from llmctl.core.errors import (
     NotFoundError,
     UsageError,
 )
-from llmctl.loading.hub import download
+from llmctl.loading.hub.download import download
 from tests.hub import RIGHT_TOKEN, STRANGERS_TOKEN, Fault, Repo, StandInHub, tiny_model, tiny_safetensors
 from tests.loading.downloads import ID, WEIGHTS, Recorder, assert_same, fails, get
 

@@ -11,7 +11,7 @@ import pytest
 from llmctl.core.errors import (
     UnreachableError,
 )
-from llmctl.loading import hub_cache
+from llmctl.loading.hub import cache as hub_cache
 from tests.hub import Fault, StandInHub, tiny_model, tiny_safetensors
 from tests.loading.downloads import ID, WEIGHTS, assert_same, fails, get
 
@@ -78,9 +78,9 @@ def test_the_use_of_the_copy_is_a_warning_when_the_hub_should_have_answered(
     get()
     hub.close()
     get()
-    assert [record.levelname for record in caplog.records if record.name == "llmctl.loading.hub"] == [
-        "WARNING"
-    ]
+    assert [
+        record.levelname for record in caplog.records if record.name == "llmctl.loading.hub.download"
+    ] == ["WARNING"]
     caplog.clear()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     get()

@@ -14,9 +14,9 @@ import transformers
 from llmctl.core.errors import BadFileError, UsageError
 from llmctl.core.progress import SilentProgress
 from llmctl.core.types import SamplingParams
-from llmctl.loading import hardware
 from llmctl.loading.loader import LoadedModel, LoadRequest, load
-from llmctl.loading.plan import PlanRequest
+from llmctl.loading.planning import hardware
+from llmctl.loading.planning.plan import PlanRequest
 from tests import tiny
 
 

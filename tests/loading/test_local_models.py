@@ -10,7 +10,7 @@ import pytest
 
 from llmctl.core.name_list import read_names
 from llmctl.demo import MODELS
-from llmctl.loading.local_models import MAX_FOLDERS, find_here, hub_folder, local_models, remember
+from llmctl.loading.hub.local_models import MAX_FOLDERS, find_here, hub_folder, local_models, remember
 from tests.conftest import ROOT
 
 EMBEDDED = ["demo", "demo-base"]
@@ -203,7 +203,7 @@ def test_nothing_is_raised_where_nothing_can_be_written(hub: Path, tmp_path: Pat
 
 def test_it_imports_nothing_slow() -> None:
     program = (
-        "import sys, llmctl.loading.local_models;"
+        "import sys, llmctl.loading.hub.local_models;"
         "print({'torch', 'transformers', 'huggingface_hub', 'httpx2'} & set(sys.modules))"
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)

@@ -12,9 +12,9 @@ import pytest
 from llmctl.core import settings
 from llmctl.core.errors import AccessError, BadFileError, DoesNotFitError, NotFoundError, UnreachableError
 from llmctl.loading.checkpoint import locate
-from llmctl.loading.hub import download
-from llmctl.loading.local_models import find_here, local_models
-from llmctl.loading.modelscope import ModelScope
+from llmctl.loading.hub.download import download
+from llmctl.loading.hub.local_models import find_here, local_models
+from llmctl.loading.hub.modelscope import ModelScope
 from tests.hub import RIGHT_TOKEN, Fault, StandInHub, tiny_model
 from tests.loading.downloads import ID, NUM_BYTES, WEIGHTS, Recorder, assert_same, fails, get
 from tests.modelscope import StandInModelScope

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from llmctl.core.errors import DoesNotFitError, UsageError
-from llmctl.loading.hardware import GIB, Device
-from llmctl.loading.placement import OVERHEAD_BYTES, place
-from llmctl.loading.plan import Facts, LoadPlan, PlanRequest, plan
+from llmctl.loading.planning.hardware import GIB, Device
+from llmctl.loading.planning.placement import OVERHEAD_BYTES, place
+from llmctl.loading.planning.plan import Facts, LoadPlan, PlanRequest, plan
 
 BILLION = 10**9
 CPU = Device(kind="cpu", name="a cpu", total_bytes=256 * GIB, free_bytes=200 * GIB, has_bf16=True)

@@ -9,10 +9,18 @@ from typing import Any
 import pytest
 
 from llmctl.core.errors import DoesNotFitError, UsageError
-from llmctl.loading import devices, hardware
-from llmctl.loading.hardware import GIB, Device
-from llmctl.loading.plan import BYTES, OVERHEAD_BYTES, Facts, LoadPlan, PlanRequest, plan, stored_dtype
-from llmctl.loading.quantisation import Quantisation
+from llmctl.loading.facts.quantisation import Quantisation
+from llmctl.loading.planning import devices, hardware
+from llmctl.loading.planning.hardware import GIB, Device
+from llmctl.loading.planning.plan import (
+    BYTES,
+    OVERHEAD_BYTES,
+    Facts,
+    LoadPlan,
+    PlanRequest,
+    plan,
+    stored_dtype,
+)
 from llmctl.quant.methods import METHODS, Scheme
 
 BILLION = 10**9
@@ -335,5 +343,5 @@ def test_lack_of_memory_is_told_from_other_failures(message: str, said: str | No
 
 
 def test_planning_needs_no_torch() -> None:
-    code = "import sys, llmctl.loading.plan; sys.exit('torch' in sys.modules)"
+    code = "import sys, llmctl.loading.planning.plan; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

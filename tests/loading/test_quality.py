@@ -14,7 +14,7 @@ from llmctl.core.progress import SilentProgress
 from llmctl.demo.evaluate import answerer
 from llmctl.demo.heldout import score_many
 from llmctl.loading.loader import LoadedModel, LoadRequest, load
-from llmctl.loading.plan import PlanRequest
+from llmctl.loading.planning.plan import PlanRequest
 
 
 def loaded(model: str, quantization: str | None, dtype: str = "auto") -> LoadedModel:

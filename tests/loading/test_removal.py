@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from llmctl.core.errors import AmbiguousError, LlmctlError, NotFoundError, UsageError
-from llmctl.loading.removal import plan_removal, remove
+from llmctl.loading.hub.removal import plan_removal, remove
 
 NAME = "owner/tiny"
 A, B = "a" * 40, "b" * 40

@@ -8,9 +8,9 @@ import pytest
 from llmctl.core.types import ChatRequest, Message, SamplingParams
 from llmctl.engine.generate.job import Job
 from llmctl.engine.local import LocalBackend
-from llmctl.loading import hardware
 from llmctl.loading.loader import LoadedModel
-from llmctl.loading.plan import LoadPlan
+from llmctl.loading.planning import hardware
+from llmctl.loading.planning.plan import LoadPlan
 from llmctl.prompts.prompt import compose
 from llmctl.prompts.template import Chosen, RowTemplate, begins_with_bos, by_name, choose
 from tests import tiny

@@ -63,6 +63,25 @@ def test_the_packed_order_is_that_of_bitsandbytes() -> None:
 
 
 @needs_packed
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+@pytest.mark.parametrize("num_outputs", [32, 50, 128])
+def test_many_rows_are_as_near_out_of_the_same_bytes(kind: str, num_outputs: int) -> None:
+    weight = coded_weight(num_outputs, 192, kind=kind)
+    x, bias = torch.randn(300, 192).bfloat16(), torch.randn(num_outputs).bfloat16()
+    kernel = coded.PackedKernel(weight, Memo())
+    assert bfloat16_steps(kernel(x, bias), weight, x, bias) < 2
+    assert bfloat16_steps(kernel(x[:2], bias), weight, x[:2], bias) < 2
+
+
+@given(st.sampled_from([32, 64, 160]), st.integers(1, 40))
+def test_unpacking_is_the_inverse_of_packing(num_rows: int, width: int) -> None:
+    codes = torch.randint(0, 256, (num_rows, width)).to(torch.uint8)
+    scratch, back = torch.empty(codes.numel() * 3 // 2, dtype=torch.int16), torch.empty_like(codes)
+    coded.unpack(coded.pack(codes), scratch, back)
+    assert torch.equal(back, codes)
+
+
+@needs_packed
 def test_a_call_changes_nothing_of_the_weight() -> None:
     weight = coded_weight(64, 128)
     before = weight.dequantize()

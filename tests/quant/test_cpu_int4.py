@@ -50,11 +50,11 @@ def test_groups_that_no_size_of_torch_divides_are_left_to_other_paths(group_size
 
 
 def test_there_is_one_copy_of_the_weight() -> None:
-    weight = int_weight(4, 128, 256, group_size=64)
+    weight = int_weight(4, 128, 256, group_size=64, has_zero=True)
     kernel = cpu_int4.Int4Kernel(weight, Memo())
     kernel(torch.randn(200, 256).bfloat16())
     held = sum(each.numel() * each.element_size() for each in vars(kernel).values() if torch.is_tensor(each))
-    assert held == kernel.num_bytes == 128 * 128 + 4 * 128 * 4
+    assert held == kernel.num_bytes == 128 * 128 + 4 * 128 * 5
 
 
 def test_an_order_of_rows_that_is_not_known_leaves_all_to_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

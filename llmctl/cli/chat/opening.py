@@ -249,8 +249,8 @@ def _log_sampling(backend: "Backend", params: SamplingParams) -> None:
 def _load(opening: Opening, progress: "Progress") -> "LocalBackend":
     progress.stage("start torch")
     from llmctl.engine.local import LocalBackend
+    from llmctl.loading.hub.local_models import find_here, remember
     from llmctl.loading.loader import LoadRequest, load
-    from llmctl.loading.local_models import find_here, remember
 
     log.tame_libraries()
     settings = opening.settings

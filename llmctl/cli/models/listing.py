@@ -86,7 +86,7 @@ def _family_cells(row: dict[str, Any]) -> list[str]:
 def local_rows(known: Registry) -> list[dict[str, Any]]:
     """The models on this machine as `--json` shows them; of one that cannot be read, what is wrong."""
     from llmctl.cli.models.local import local_row
-    from llmctl.loading.local_models import local_models
+    from llmctl.loading.hub.local_models import local_models
 
     return [local_row(name, known, os.environ) for name in local_models(os.environ)]
 

@@ -6,9 +6,9 @@ from typing import Any
 from llmctl.adapters.match import match
 from llmctl.adapters.registry import Registry
 from llmctl.core.errors import AmbiguousError, BadFileError, LlmctlError
-from llmctl.loading.describe import Description, describe
-from llmctl.loading.gguf_model import facts_of
-from llmctl.loading.local_models import find_here
+from llmctl.loading.facts.describe import Description, describe
+from llmctl.loading.gguf.model import facts_of
+from llmctl.loading.hub.local_models import find_here
 
 
 def local_row(name: str, known: Registry, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from llmctl.adapters.match import Match, TieError, match
 from llmctl.adapters.registry import Registry
 from llmctl.adapters.spec import NO_TEMPLATE, OF_TOKENIZER, Family
 from llmctl.core.errors import LlmctlError, NotFoundError, UsageError
-from llmctl.loading.gguf_model import facts_of
-from llmctl.loading.local_models import find_here
+from llmctl.loading.gguf.model import facts_of
+from llmctl.loading.hub.local_models import find_here
 
 if TYPE_CHECKING:
     from llmctl.prompts.template import ChatTemplate

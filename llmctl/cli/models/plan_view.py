@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmctl.cli.models.sizes import shown
-from llmctl.loading.plan import LoadPlan
+from llmctl.loading.planning.plan import LoadPlan
 from llmctl.quant.methods import METHODS
 
 

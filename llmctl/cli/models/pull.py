@@ -13,7 +13,7 @@ from llmctl.cli.options import Json, Revision, console_of, settings_of
 from llmctl.core.places import Places
 from llmctl.core.progress import Progress
 from llmctl.loading.checkpoint import Checkpoint, locate
-from llmctl.loading.local_models import remember
+from llmctl.loading.hub.local_models import remember
 
 
 def pull(

@@ -13,8 +13,8 @@ from llmctl.cli.options import Json, console_of, settings_of
 from llmctl.core.errors import NotFoundError, UsageError
 from llmctl.core.places import Places
 from llmctl.demo import MODELS as EMBEDDED
-from llmctl.loading.local_models import find_repository, hub_folder, is_path, modelscope_folder, remember
-from llmctl.loading.removal import Removal, plan_removal, remove
+from llmctl.loading.hub.local_models import find_repository, hub_folder, is_path, modelscope_folder, remember
+from llmctl.loading.hub.removal import Removal, plan_removal, remove
 
 
 def rm(

@@ -21,11 +21,11 @@ from llmctl.cli.options import Json, console_of, settings_of
 from llmctl.core.errors import BadFileError, DoesNotFitError, NotFoundError, UsageError
 from llmctl.core.settings import CHOICES
 from llmctl.core.sizes import parse_size
-from llmctl.loading.describe import Description, describe
-from llmctl.loading.fit import Fit, FitRequest, described, estimate, remedies
-from llmctl.loading.local_models import find_here
-from llmctl.loading.plan import plan
-from llmctl.loading.request import PlanRequest
+from llmctl.loading.facts.describe import Description, describe
+from llmctl.loading.hub.local_models import find_here
+from llmctl.loading.planning.fit import Fit, FitRequest, described, estimate, remedies
+from llmctl.loading.planning.plan import plan
+from llmctl.loading.planning.request import PlanRequest
 
 _KINDS_WITHOUT_CACHE = ("embedding", "reranker")
 
@@ -134,7 +134,7 @@ def _check(flags: LoadingFlags, *, is_plan: bool, context: int | None) -> None:
 def _show_plan(
     console: Console, about: Description, asked: PlanRequest, memory_bytes: int | None, *, is_json: bool
 ) -> None:
-    from llmctl.loading.accelerators import visible
+    from llmctl.loading.planning.accelerators import visible
 
     count = max(asked.num_gpus or 1, 1 + max(asked.gpus or (0,)))
     devices = described(visible(), kind=asked.device, memory_bytes=memory_bytes, count=count)
@@ -162,7 +162,7 @@ def _folder(model: str) -> Path:
 
 
 def _judge(about: Description, request: FitRequest) -> tuple[Fit, tuple[str, ...]]:
-    from llmctl.loading.accelerators import visible
+    from llmctl.loading.planning.accelerators import visible
 
     devices = visible()
     fit = estimate(about, request, devices)

@@ -1,1 +1,1 @@
-"""Readers of the files that others quantised, one file a format, all to the canonical forms of `quant.weights`."""
+"""Readers of files that others quantised, one file a format, all to the canonical forms of `weights`."""

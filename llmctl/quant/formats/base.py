@@ -16,7 +16,7 @@ class Part:
     """What one tensor of a file is for."""
 
     weight: str
-    """The dense tensor that it stands for, by the name that it would have: "model.layers.0.mlp.up_proj.weight"."""
+    """The dense tensor that it stands for, by the name that it would have: "layers.0.mlp.up_proj.weight"."""
     role: str
     """Which part: "qweight", "scales"."""
 
@@ -27,7 +27,7 @@ class Reader(Protocol):
     title: str
     """For the user: "GPTQ, 4 bits, groups of 128, act-order"."""
     gives_quantised: bool
-    """Whether `decode` gives canonical forms, or dense tensors (formats that only save space on disk here)."""
+    """Whether `decode` gives canonical forms, or dense tensors: such formats only save space on disk here."""
 
     def part(self, tensor: str) -> Part | None:
         """What the tensor of that name belongs to; None for one that is dense."""

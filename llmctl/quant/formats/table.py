@@ -37,5 +37,5 @@ def open_reader(
             f"the weights are quantised by {method!r}, which llmctl does not read (it reads {known})",
             hint="take another quantisation of this model, or its 16-bit checkpoint",
         )
-    reader: "Reader" = importlib.import_module(module).reader(config, tensors, overrides or {})
+    reader: Reader = importlib.import_module(module).reader(config, tensors, overrides or {})
     return reader

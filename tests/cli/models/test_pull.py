@@ -12,7 +12,7 @@ import huggingface_hub
 import pytest
 
 from llmctl.core.name_list import read_names
-from llmctl.loading import fetch
+from llmctl.loading.hub import fetch
 from tests.conftest import ROOT, Ended, Llmctl
 from tests.hub import Fault, StandInHub, tiny_model, tiny_safetensors
 from tests.loading.gguf_files import write_llama

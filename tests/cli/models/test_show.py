@@ -148,7 +148,7 @@ def test_a_mistake_is_one_line(
 
 def test_it_imports_nothing_slow() -> None:
     modules = modules_after("models", "show", "demo")
-    assert "llmctl.loading.fit" in modules
+    assert "llmctl.loading.planning.fit" in modules
     assert modules & {"torch", "transformers", "numpy", "asyncio", "jinja2", "huggingface_hub"} == set()
 
 

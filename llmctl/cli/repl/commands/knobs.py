@@ -139,7 +139,7 @@ def models(repl: "Repl") -> Iterator[str]:
     if offered is not None:
         yield from offered
     elif isinstance(repl.opener, LocalOpener):
-        from llmctl.loading.local_models import local_models
+        from llmctl.loading.hub.local_models import local_models
 
         yield from local_models(os.environ)
 

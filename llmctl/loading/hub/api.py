@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 from llmctl import __version__
 from llmctl.core.errors import AccessError, LlmctlError, NotFoundError
-from llmctl.loading.fetch import RemoteFile
-from llmctl.loading.local_models import hub_folder
-from llmctl.loading.site import Site, matching
+from llmctl.loading.hub.fetch import RemoteFile
+from llmctl.loading.hub.local_models import hub_folder
+from llmctl.loading.hub.site import Site, matching
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from llmctl.core.errors import AccessError, DoesNotFitError, LlmctlError, UnreachableError
-from llmctl.loading.fetch import RemoteFile
+from llmctl.loading.hub.fetch import RemoteFile
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError

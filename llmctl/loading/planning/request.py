@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from llmctl.loading.quantisation import Quantisation
+from llmctl.loading.facts.quantisation import Quantisation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

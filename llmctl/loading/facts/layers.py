@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
-from llmctl.loading.shape import Shape, number
+from llmctl.loading.facts.shape import Shape, number
 
 
 class LayerKind(Enum):

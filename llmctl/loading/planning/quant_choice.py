@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from llmctl.core.errors import UsageError
-from llmctl.loading.hardware import Device
-from llmctl.loading.request import Facts, PlanRequest
+from llmctl.loading.planning.hardware import Device
+from llmctl.loading.planning.request import Facts, PlanRequest
+from llmctl.quant import foreign
 from llmctl.quant.formats.table import READERS
 from llmctl.quant.methods import METHODS, Scheme
 
@@ -26,8 +27,10 @@ _GONE = {
 }
 
 
-def check_name(quantization: str) -> None:
+def check_name(quantization: str, device: str = "cpu") -> None:
     """Raise `UsageError` for a name that is none of `QUANTIZATIONS`."""
+    if quantization in foreign.PACKAGES and quantization not in _GONE:
+        raise foreign.refuse(quantization, device)
     if quantization in _GONE:
         raise UsageError(f"quantization {quantization!r} is not offered", hint=_GONE[quantization])
     if quantization not in QUANTIZATIONS:
@@ -44,7 +47,7 @@ def choose(
     """
     asked, stored = request.quantization, facts.quantisation
     if asked is not None:
-        check_name(asked)
+        check_name(asked, device.kind)
     if stored is not None and not stored.is_decoded:
         _check_packed(asked, facts, device)
         return None, f"quantisation: the checkpoint's own ({stored.title})"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.loading import contents
-from llmctl.loading.shape import text_config
+from llmctl.loading.facts.shape import text_config
 
 _OLDER_FILES: Mapping[str, str] = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 """Files of tools from before configs said it, with the method that they mean where they name none."""

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from llmctl.loading import contents
 from llmctl.loading.checkpoint import Checkpoint, open_folder
-from llmctl.loading.context import context_length
-from llmctl.loading.gguf import SUFFIX as GGUF_SUFFIX
-from llmctl.loading.gguf import read_gguf
+from llmctl.loading.facts.context import context_length
+from llmctl.loading.facts.licence import licence_of
+from llmctl.loading.facts.quantisation import Quantisation, is_for_unpacking, quantisation_of, settings_of
+from llmctl.loading.facts.shape import Shape, shape_of, text_config
+from llmctl.loading.gguf.head import SUFFIX as GGUF_SUFFIX
+from llmctl.loading.gguf.head import read_gguf
 from llmctl.loading.header import TensorEntry, read_header
-from llmctl.loading.licence import licence_of
-from llmctl.loading.plan import stored_dtype
-from llmctl.loading.quantisation import Quantisation, is_for_unpacking, quantisation_of, settings_of
-from llmctl.loading.request import Facts
-from llmctl.loading.shape import Shape, shape_of, text_config
+from llmctl.loading.planning.plan import stored_dtype
+from llmctl.loading.planning.request import Facts
 
 _PACKED = re.compile(r"(?:qweight|weight_packed)$")
 # Tables of tokens and positions are packed in their own way or not at all when a model is quantised.

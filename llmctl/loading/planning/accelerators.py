@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 
-from llmctl.loading import hardware
-from llmctl.loading.hardware import Device
+from llmctl.loading.planning import hardware
+from llmctl.loading.planning.hardware import Device
 
 _MIB = 1024**2
 _QUERY = ("--query-gpu=name,memory.total,memory.free,compute_cap", "--format=csv,noheader,nounits")

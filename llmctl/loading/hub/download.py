@@ -10,12 +10,12 @@ from llmctl.core import settings
 from llmctl.core.errors import BadFileError, LlmctlError, NotFoundError, UnreachableError, UsageError
 from llmctl.core.progress import Progress
 from llmctl.loading import contents
-from llmctl.loading.fetch import RemoteFile, Session, fetch
-from llmctl.loading.gguf_names import choose_gguf
-from llmctl.loading.hub_api import Hub
-from llmctl.loading.hub_cache import RepoCache, wants_gguf
-from llmctl.loading.modelscope import ModelScope
-from llmctl.loading.site import Site
+from llmctl.loading.gguf.names import choose_gguf
+from llmctl.loading.hub.api import Hub
+from llmctl.loading.hub.cache import RepoCache, wants_gguf
+from llmctl.loading.hub.fetch import RemoteFile, Session, fetch
+from llmctl.loading.hub.modelscope import ModelScope
+from llmctl.loading.hub.site import Site
 
 log = logging.getLogger(__name__)
 

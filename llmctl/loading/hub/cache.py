@@ -14,10 +14,10 @@ from pathlib import Path
 
 from llmctl.core.errors import DoesNotFitError, LlmctlError
 from llmctl.loading import contents
-from llmctl.loading.fetch import RemoteFile, partial_path
-from llmctl.loading.gguf_names import choose_gguf, models_among
-from llmctl.loading.hub_api import COMMIT
-from llmctl.loading.local_models import repository_name
+from llmctl.loading.gguf.names import choose_gguf, models_among
+from llmctl.loading.hub.api import COMMIT
+from llmctl.loading.hub.fetch import RemoteFile, partial_path
+from llmctl.loading.hub.local_models import repository_name
 
 log = logging.getLogger(__name__)
 

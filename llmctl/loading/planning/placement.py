@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llmctl.core.errors import UsageError
-from llmctl.loading.hardware import GIB, Device
-from llmctl.loading.request import PlanRequest
+from llmctl.loading.planning.hardware import GIB, Device
+from llmctl.loading.planning.request import PlanRequest
 
 OVERHEAD_BYTES = GIB // 4
 """For activations, a short context's cache and the libraries, on each device."""

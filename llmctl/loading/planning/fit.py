@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from llmctl.core.errors import UsageError
-from llmctl.loading import quant_choice
-from llmctl.loading.cache_size import CacheSize, cache_size
-from llmctl.loading.describe import Description
-from llmctl.loading.hardware import Device
-from llmctl.loading.plan import OVERHEAD_BYTES, choose_device, choose_dtype, gib
-from llmctl.loading.quant_choice import NONE
-from llmctl.loading.request import PlanRequest
-from llmctl.loading.weight_bytes import BYTES, weight_bytes
+from llmctl.loading.facts.cache_size import CacheSize, cache_size
+from llmctl.loading.facts.describe import Description
+from llmctl.loading.planning import quant_choice
+from llmctl.loading.planning.hardware import Device
+from llmctl.loading.planning.plan import OVERHEAD_BYTES, choose_device, choose_dtype, gib
+from llmctl.loading.planning.quant_choice import NONE
+from llmctl.loading.planning.request import PlanRequest
+from llmctl.loading.planning.weight_bytes import BYTES, weight_bytes
 
 DEFAULT_CONTEXT = 4096
 """Tokens that the cache is counted for when nobody says; fewer if the model takes fewer."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmctl.core.errors import AccessError, LlmctlError, NotFoundError, UsageError
-from llmctl.loading.gguf_names import choose_gguf, split_name
+from llmctl.loading.gguf.names import choose_gguf, split_name
 
 _COMMIT_PREFIX = re.compile(r"[0-9a-f]{7,40}")
 _INCOMPLETE = ".incomplete"

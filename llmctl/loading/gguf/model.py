@@ -9,8 +9,8 @@ from typing import Any
 
 from llmctl.adapters.facts import Facts, read_facts
 from llmctl.core.errors import BadFileError
-from llmctl.loading.gguf import GgufHead, read_gguf
-from llmctl.loading.gguf_names import find_gguf
+from llmctl.loading.gguf.head import GgufHead, read_gguf
+from llmctl.loading.gguf.names import find_gguf
 
 # llama.cpp's names of the architectures that transformers reads, with its own names for them.
 _SAME_NAME = """

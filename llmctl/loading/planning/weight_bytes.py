@@ -1,6 +1,6 @@
 """What the weights of a checkpoint take in memory once they are loaded: an estimate, without torch."""
 
-from llmctl.loading.request import Facts
+from llmctl.loading.planning.request import Facts
 from llmctl.quant.methods import METHODS, Scheme
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -16,8 +16,8 @@ from llmctl.core.name_list import read_names, write_names
 from llmctl.core.places import Places
 from llmctl.demo import MODELS as EMBEDDED
 from llmctl.loading import contents
-from llmctl.loading.gguf import SUFFIX as GGUF_SUFFIX
-from llmctl.loading.gguf_names import choose_gguf, models_among, split_name
+from llmctl.loading.gguf.head import SUFFIX as GGUF_SUFFIX
+from llmctl.loading.gguf.names import choose_gguf, models_among, split_name
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from llmctl.core.errors import DoesNotFitError, UsageError
-from llmctl.loading import placement, quant_choice
-from llmctl.loading.hardware import GIB, Device
-from llmctl.loading.placement import Placement, choose_device
-from llmctl.loading.request import Facts, PlanRequest
-from llmctl.loading.weight_bytes import BYTES, block_bytes, weight_bytes
+from llmctl.loading.planning import placement, quant_choice
+from llmctl.loading.planning.hardware import GIB, Device
+from llmctl.loading.planning.placement import Placement, choose_device
+from llmctl.loading.planning.request import Facts, PlanRequest
+from llmctl.loading.planning.weight_bytes import BYTES, block_bytes, weight_bytes
 from llmctl.quant.methods import Scheme
 
 __all__ = [

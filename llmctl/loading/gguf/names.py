@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from llmctl.core.errors import AmbiguousError, BadFileError, NotFoundError
-from llmctl.loading.gguf import SUFFIX
+from llmctl.loading.gguf.head import SUFFIX
 
 _FILE_OF_REPO = re.compile(r"([\w.-]+/[\w.-]+)/([^/]+\.gguf)")
 _TAG_OF_REPO = re.compile(r"([\w.-]+/[\w.-]+):([\w.-]+)")

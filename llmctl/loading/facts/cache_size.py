@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmctl.loading.layers import LayerKind, layer_kinds
-from llmctl.loading.shape import Shape, number, shape_of, text_config
+from llmctl.loading.facts.layers import LayerKind, layer_kinds
+from llmctl.loading.facts.shape import Shape, number, shape_of, text_config
 
 _WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size")
 _STATE_BYTES = 4

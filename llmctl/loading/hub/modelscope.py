@@ -15,10 +15,10 @@ from urllib.parse import quote
 
 from llmctl import __version__
 from llmctl.core.errors import AccessError, LlmctlError, NotFoundError
-from llmctl.loading.fetch import RemoteFile
-from llmctl.loading.hub_api import is_offline
-from llmctl.loading.local_models import modelscope_folder
-from llmctl.loading.site import Site, matching
+from llmctl.loading.hub.api import is_offline
+from llmctl.loading.hub.fetch import RemoteFile
+from llmctl.loading.hub.local_models import modelscope_folder
+from llmctl.loading.hub.site import Site, matching
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError

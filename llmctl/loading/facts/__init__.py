@@ -1,0 +1,1 @@
+"""What a checkpoint is, from its configuration and headers alone. No torch."""

@@ -1,0 +1,1 @@
+"""GGUF files: their head, the model that it tells of, the names that users give. No torch."""
