@@ -133,7 +133,6 @@ def _from_tensors(assembly: Assembly) -> Any:
     model.name_or_path = model.config.name_or_path = str(checkpoint.folder)
     if own is not None:
         _check_filled(assembly, prepare.unfilled(model))
-        _tell(own.selection)
         quantiser.forget(model)
     _check_report(assembly, report, model.config)
     return model
@@ -149,7 +148,7 @@ def _quantisation(assembly: Assembly) -> "quantiser.LlmctlConfig | None":
     else:
         return None
     quantiser.register()
-    return quantiser.LlmctlConfig(choose)
+    return quantiser.LlmctlConfig(lambda model: _told(choose(model)), consumes=True)
 
 
 def _tensors(assembly: Assembly) -> Iterator[tuple[str, StoredTensor | QuantisedTensor]]:
@@ -203,7 +202,7 @@ def _from_folder(assembly: Assembly) -> Any:
     _check_report(assembly, report, model.config)
     model = model.to(plan.device.place)
     if plan.quant is not None:
-        _tell(prepare.quantise(model, plan.quant, dtype=assembly.dtype, memo=Memo()))
+        _told(prepare.quantise(model, plan.quant, dtype=assembly.dtype, memo=Memo()))
     return model
 
 
@@ -260,11 +259,16 @@ def _check_filled(assembly: Assembly, unfilled: list[str]) -> None:
         )
 
 
-def _tell(selection: select.Selection) -> None:
-    """Say what became of the model's modules; those that stay dense for one reason in one line."""
+def _told(selection: select.Selection) -> select.Selection:
+    """Say what became of the modules, those that stay dense for one reason in one line."""
     log.info("quantised %d modules", len(selection.places))
+    by_reason: dict[str, list[str]] = defaultdict(list)
     for path, reason in selection.dense.items():
-        log.info("%s stays dense: %s", path, reason)
+        by_reason[reason].append(path)
+    for reason, paths in by_reason.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        log.info("%s%s: dense, since %s", paths[0], more, reason)
+    return selection
 
 
 def _out_of_memory(assembly: Assembly, reason: str) -> DoesNotFitError:

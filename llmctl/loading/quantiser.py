@@ -30,10 +30,18 @@ _METHOD = "llmctl"
 class LlmctlConfig(QuantizationConfigMixin):  # type: ignore[misc]
     """Carries what to quantise, and how, through `from_pretrained`."""
 
-    def __init__(self, select: Callable[[Any], Selection] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        select: Callable[[Any], Selection] | None = None,
+        *,
+        consumes: bool = False,
+        **kwargs: Any,
+    ) -> None:
         self.quant_method = _METHOD
         self.select = select
         """From the model on meta to what becomes of its modules."""
+        self.consumes = consumes
+        """Whether the tensors that are loaded are nobody else's, and may be freed when they are packed."""
         self.selection: Selection | None = None
         self.error: Exception | None = None
         """The first error of packing; transformers only counts them."""
@@ -105,11 +113,11 @@ class _Fill(ConversionOps):  # type: ignore[misc]
 
     def _fill(self, model: Any, name: str, tensor: Tensor) -> frozenset[str]:
         weight = tensor.weight if isinstance(tensor, Carried) else tensor
-        own = self.quantizer
+        own, config = self.quantizer, self.quantizer.quantization_config
         try:
-            return prepare.fill(model, name, weight, dtype=own.dtype, memo=own.memo, consumes=True)
+            return prepare.fill(model, name, weight, dtype=own.dtype, memo=own.memo, consumes=config.consumes)
         except (ValueError, RuntimeError) as error:
-            own.quantization_config.error = own.quantization_config.error or error
+            config.error = config.error or error
             raise
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from llmctl.quant.activations import Memo, RowKernel
-from llmctl.quant.tiles import cut_codes, tile_rows
+from llmctl.quant.tiles import cut_codes, even_step, multiply_tiles, tile_rows
 from llmctl.quant.weights import CodedWeight
 
 # https://github.com/bitsandbytes-foundation/bitsandbytes: the codes' numbers, in the order of the codes.
@@ -59,6 +59,8 @@ _BLOCK_ROWS = 32
 """Rows that bitsandbytes' packed form lays side by side."""
 _MANY_ROWS = 256
 """From here unpacking and dequantising, which costs the same for any number of rows, is faster."""
+_SCRATCH_ELEMENTS = 5 << 20
+"""Of the weight that are unpacked at a time; with what is made of them 4 bytes each."""
 _MAX_BLOCK_SIZE = 1024
 """bitsandbytes itself leaves its native code for larger ones."""
 
@@ -89,22 +91,24 @@ class PackedKernel(RowKernel):
         """Rows [M, K] of bfloat16 to [M, N]."""
         shape = (self.num_padded, self.num_inputs)
         if len(rows) >= _MANY_ROWS:
-            out = torch.nn.functional.linear(rows, self._dense(shape, rows.dtype))
-        else:
-            out = torch.ops.bitsandbytes.gemv_4bit(
-                rows.contiguous(), self.packed, shape, self.absmax, self.table, self.block_size
-            )
+            step = even_step(self.num_outputs, self.num_inputs, _BLOCK_ROWS, _SCRATCH_ELEMENTS)
+            return multiply_tiles(rows, self.num_outputs, step, self._dense)
+        out: Tensor = torch.ops.bitsandbytes.gemv_4bit(
+            rows.contiguous(), self.packed, shape, self.absmax, self.table, self.block_size
+        )
         return out if self.num_padded == self.num_outputs else out[:, : self.num_outputs].contiguous()
 
-    def _dense(self, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        codes = self.memo.scratch(self.packed.numel(), torch.uint8, self.packed.device)
-        scratch = self.memo.scratch(self.packed.numel() * 3 // 2, torch.int16, self.packed.device)
-        unpack(self.packed, scratch, codes)
-        absmax = self.absmax.t().float().contiguous()
+    def _dense(self, start: int, stop: int) -> Tensor:
+        """Columns `start` to `stop` of the transposed weight, [K, stop - start], in bfloat16."""
+        num_wanted, stop = stop - start, -(-stop // _BLOCK_ROWS) * _BLOCK_ROWS
+        packed = self.packed[start:stop]
+        codes = self.memo.scratch(packed.numel(), torch.uint8, packed.device)
+        unpack(packed, self.memo.scratch(packed.numel() * 3 // 2, torch.int16, packed.device), codes)
+        absmax = self.absmax[:, start:stop].t().float().contiguous()
         dense: Tensor = torch.ops.bitsandbytes.dequantize_4bit(
-            codes, absmax, self.block_size, self.kind, shape, dtype
+            codes, absmax, self.block_size, self.kind, (stop - start, self.num_inputs), torch.bfloat16
         )
-        return dense
+        return dense[:num_wanted].t()
 
 
 class CodedKernel(RowKernel):
@@ -125,16 +129,19 @@ class CodedKernel(RowKernel):
 
     def multiply(self, rows: Tensor, x: Tensor) -> Tensor:
         """Rows [M, K] to [M, N]."""
-        out = rows.new_empty((len(rows), self.num_outputs))
-        step = tile_rows(self.weight)
-        for start in range(0, self.num_outputs, step):
-            stop = min(start + step, self.num_outputs)
-            part = cut_codes(self.weight, start, stop)
-            dense = torch.ops.bitsandbytes.dequantize_4bit(
-                part.codes, part.absmax, part.block_size, part.kind, part.shape, rows.dtype
-            )
-            out[:, start:stop] = torch.nn.functional.linear(rows, dense)
-        return out
+        return multiply_tiles(
+            rows,
+            self.num_outputs,
+            tile_rows(self.weight),
+            lambda start, stop: self._dense(start, stop, rows.dtype),
+        )
+
+    def _dense(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        part = cut_codes(self.weight, start, stop)
+        dense: Tensor = torch.ops.bitsandbytes.dequantize_4bit(
+            part.codes, part.absmax, part.block_size, part.kind, part.shape, dtype
+        )
+        return dense.t()
 
 
 def pack(codes: Tensor) -> Tensor:

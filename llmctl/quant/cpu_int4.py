@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from llmctl.quant.activations import Memo, RowKernel
+from llmctl.quant.tiles import even_step, multiply_tiles
 from llmctl.quant.weights import SYMMETRIC_ZERO, IntWeight
 
 GROUP_SIZES = (256, 128, 64, 32)
@@ -17,7 +18,7 @@ _MANY_ROWS = 128
 """From here dequantising, which costs the same for any number of rows, is faster than the kernel."""
 _BLOCK_ROWS = 64
 _SCRATCH_ELEMENTS = 5 << 20
-"""Of the weight that are dequantised at a time, 5 bytes each. GEMMs get no faster with more."""
+"""Of the weight that are dequantised at a time, 5 bytes each. Tiles that fit the cache are slower."""
 
 
 class Int4Kernel(RowKernel):
@@ -44,28 +45,20 @@ class Int4Kernel(RowKernel):
         """Rows [M, K] of bfloat16 to [M, N]."""
         block = block_rows()
         if len(rows) >= _MANY_ROWS and block is not None:
-            return self._by_tiles(rows, block)
+            step = even_step(self.num_outputs, self.num_inputs, _BLOCK_ROWS, _SCRATCH_ELEMENTS)
+            return multiply_tiles(
+                rows, self.num_outputs, step, lambda start, stop: self._dense(start, stop, block)
+            )
         out: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(  # noqa: SLF001
             rows.contiguous(), self.packed, self.group_size, self.scales
         )
         return out if self.num_padded == self.num_outputs else out[:, : self.num_outputs].contiguous()
 
-    def _by_tiles(self, rows: Tensor, block: int) -> Tensor:
-        num_blocks = self.num_padded // _BLOCK_ROWS
-        num_tiles = -(-self.num_padded * self.num_inputs // _SCRATCH_ELEMENTS)
-        step = -(-num_blocks // min(num_tiles, num_blocks)) * _BLOCK_ROWS
-        if step >= self.num_padded == self.num_outputs:
-            return rows @ self._dense(0, self.num_padded, block)
-        out = rows.new_empty((len(rows), self.num_outputs))
-        for start in range(0, self.num_outputs, step):
-            stop = min(start + step, self.num_padded)
-            place = out[:, start:stop]
-            place.copy_((rows @ self._dense(start, stop, block))[:, : place.shape[1]])
-        return out
-
     def _dense(self, start: int, stop: int, block: int) -> Tensor:
         """Columns `start` to `stop` of the transposed weight, [K, stop - start], in the scratch."""
-        num_columns, width, half = self.num_inputs, stop - start, block // 2
+        num_columns, half = self.num_inputs, block // 2
+        num_wanted, stop = stop - start, -(-stop // _BLOCK_ROWS) * _BLOCK_ROWS
+        width = stop - start
         bytes_ = self.packed.view(-1, num_columns, half)[start // block : stop // block]
         size, device = num_columns * width, self.packed.device
         integers = self.memo.scratch(size + size // 2, torch.int16, device)
@@ -83,7 +76,7 @@ class Int4Kernel(RowKernel):
         dense = self.memo.scratch(size, torch.bfloat16, device).view(num_columns, width)
         dense.copy_(numbers.view(num_columns, width))
         dense.view(groups).mul_(self.scales[:, None, start:stop, 0].contiguous())
-        return dense
+        return dense[:, :num_wanted]
 
 
 def fits(weight: IntWeight) -> bool:

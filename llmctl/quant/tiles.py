@@ -4,9 +4,9 @@ Its memory is bounded by the tile; its time is that of dequantising the weight a
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from llmctl.quant.activations import Memo, RowKernel
@@ -33,13 +33,30 @@ class TileKernel(RowKernel):
 
     def multiply(self, rows: Tensor, x: Tensor) -> Tensor:
         """Rows [M, K] to [M, N]."""
-        out = rows.new_empty((len(rows), self.num_outputs))
-        step = tile_rows(self.weight)
-        for start in range(0, self.num_outputs, step):
-            stop = min(start + step, self.num_outputs)
-            dense = cut(self.weight, start, stop).dequantize(rows.dtype)
-            out[:, start:stop] = torch.nn.functional.linear(rows, dense)
-        return out
+        return multiply_tiles(
+            rows,
+            self.num_outputs,
+            tile_rows(self.weight),
+            lambda start, stop: cut(self.weight, start, stop).dequantize(rows.dtype).t(),
+        )
+
+
+def multiply_tiles(rows: Tensor, num_outputs: int, step: int, dense: Callable[[int, int], Tensor]) -> Tensor:
+    """Rows [M, K] to [M, N], `step` outputs at a time; `dense(start, stop)` gives some of [K, N]."""
+    if step >= num_outputs:
+        return rows @ dense(0, num_outputs)
+    out = rows.new_empty((len(rows), num_outputs))
+    for start in range(0, num_outputs, step):
+        stop = min(start + step, num_outputs)
+        out[:, start:stop] = rows @ dense(start, stop)
+    return out
+
+
+def even_step(num_outputs: int, num_inputs: int, unit: int, num_elements: int) -> int:
+    """Outputs in each of tiles of one size, about `num_elements` at most: a multiple of `unit`."""
+    num_units = -(-num_outputs // unit)
+    num_tiles = min(-(-num_units * unit * num_inputs // num_elements), num_units)
+    return -(-num_units // num_tiles) * unit
 
 
 def tile_rows(weight: QuantWeight) -> int:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from llmctl.core.errors import DoesNotFitError, UsageError
+from llmctl.loading import devices
 from llmctl.loading.facts.quantisation import Quantisation
-from llmctl.loading.planning import devices, hardware
+from llmctl.loading.planning import hardware
 from llmctl.loading.planning.hardware import GIB, Device
 from llmctl.loading.planning.plan import (
     BYTES,

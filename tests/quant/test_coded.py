@@ -65,7 +65,11 @@ def test_the_packed_order_is_that_of_bitsandbytes() -> None:
 @needs_packed
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
 @pytest.mark.parametrize("num_outputs", [32, 50, 128])
-def test_many_rows_are_as_near_out_of_the_same_bytes(kind: str, num_outputs: int) -> None:
+@pytest.mark.parametrize("scratch", [1 << 12, 1 << 20])
+def test_many_rows_are_as_near_out_of_the_same_bytes(
+    kind: str, num_outputs: int, scratch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coded, "_SCRATCH_ELEMENTS", scratch)
     weight = coded_weight(num_outputs, 192, kind=kind)
     x, bias = torch.randn(300, 192).bfloat16(), torch.randn(num_outputs).bfloat16()
     kernel = coded.PackedKernel(weight, Memo())

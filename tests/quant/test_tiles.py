@@ -41,6 +41,16 @@ def test_a_tile_begins_with_a_block_and_a_byte(num_rows: int, num_columns: int, 
     assert step * num_columns % 2 == 0
 
 
+@given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([1, 32, 64]), st.integers(1, 1 << 22))
+def test_tiles_of_about_one_size_cover_all_outputs(
+    num_outputs: int, num_inputs: int, unit: int, num_elements: int
+) -> None:
+    step = tiles.even_step(num_outputs, num_inputs, unit, num_elements)
+    assert step % unit == 0
+    assert step * num_inputs < num_elements + 2 * unit * num_inputs
+    assert step >= num_outputs or step * (-(-num_outputs // step)) - num_outputs < step
+
+
 @given(st.integers(2, 30), st.sampled_from([2, 6, 16]), st.sampled_from([1, 2, 7, 16]))
 def test_cut_rows_are_the_weights_own(num_rows: int, num_columns: int, block_size: int) -> None:
     weight = coded_weight(num_rows, num_columns, block_size=block_size)
