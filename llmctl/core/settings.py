@@ -34,6 +34,7 @@ OTHER_VARIABLES = frozenset(
         "LLMCTL_API_KEY",
         "LLMCTL_EDITOR",
         "LLMCTL_UNTRIED_KERNELS",
+        "LLMCTL_NATIVE",
     }
 )
 CHOICES: dict[str, tuple[str, ...]] = {

@@ -3,11 +3,14 @@
 There is one copy of the weight, in the order of torch's kernel; the tiles are read out of that.
 """
 
+import ctypes
 import functools
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from llmctl.core import native
 from llmctl.quant.activations import Memo, RowKernel
 from llmctl.quant.tiles import even_step, multiply_tiles
 from llmctl.quant.weights import SYMMETRIC_ZERO, IntWeight
@@ -16,7 +19,10 @@ GROUP_SIZES = (256, 128, 64, 32)
 """What torch's kernel takes."""
 _MANY_ROWS = 128
 """From here dequantising, which costs the same for any number of rows, is faster than the kernel."""
+_MANY_ROWS_NATIVE = 40
+"""The same with our own code, where there is a compiler."""
 _BLOCK_ROWS = 64
+_SOURCE = Path(__file__).with_name("int4.c")
 _SCRATCH_ELEMENTS = 5 << 20
 """Of the weight that are dequantised at a time, 5 bytes each. Tiles that fit the cache are slower."""
 
@@ -44,7 +50,8 @@ class Int4Kernel(RowKernel):
     def multiply(self, rows: Tensor, x: Tensor) -> Tensor:
         """Rows [M, K] of bfloat16 to [M, N]."""
         block = block_rows()
-        if len(rows) >= _MANY_ROWS and block is not None:
+        many = _MANY_ROWS if native.library(_SOURCE) is None else _MANY_ROWS_NATIVE
+        if len(rows) >= many and block is not None:
             step = even_step(self.num_outputs, self.num_inputs, _BLOCK_ROWS, _SCRATCH_ELEMENTS)
             return multiply_tiles(
                 rows, self.num_outputs, step, lambda start, stop: self._dense(start, stop, block)
@@ -59,6 +66,12 @@ class Int4Kernel(RowKernel):
         num_columns, half = self.num_inputs, block // 2
         num_wanted, stop = stop - start, -(-stop // _BLOCK_ROWS) * _BLOCK_ROWS
         width = stop - start
+        library = native.library(_SOURCE)
+        if library is not None:
+            dense = self.memo.scratch(num_columns * width, torch.bfloat16, self.packed.device)
+            dense = dense.view(num_columns, width)
+            self._dequantise(library, dense, block, start, stop)
+            return dense[:, :num_wanted]
         bytes_ = self.packed.view(-1, num_columns, half)[start // block : stop // block]
         size, device = num_columns * width, self.packed.device
         integers = self.memo.scratch(size + size // 2, torch.int16, device)
@@ -77,6 +90,12 @@ class Int4Kernel(RowKernel):
         dense.copy_(numbers.view(num_columns, width))
         dense.view(groups).mul_(self.scales[:, None, start:stop, 0].contiguous())
         return dense[:, :num_wanted]
+
+    def _dequantise(self, library: ctypes.CDLL, dense: Tensor, block: int, start: int, stop: int) -> None:
+        tensors = [self.packed, self.scales, self.zeros, dense]
+        pointers = [ctypes.c_void_p(each.data_ptr() if each is not None else None) for each in tensors]
+        sizes = (self.num_padded, self.num_inputs, self.group_size, block, start, stop)
+        library.llmctl_int4_dense(*pointers, *map(ctypes.c_int64, sizes))
 
 
 def fits(weight: IntWeight) -> bool:

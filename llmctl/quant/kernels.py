@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from llmctl.quant import coded, cpu_int4, cpu_int8
+from llmctl.quant import coded, cpu_int4, cpu_int8, cuda
 from llmctl.quant.activations import Memo
 from llmctl.quant.tiles import TileKernel
 from llmctl.quant.weights import CodedWeight, IntWeight, QuantWeight
@@ -91,6 +91,8 @@ def build(weight: QuantWeight, *, dtype: torch.dtype, memo: Memo) -> Kernel:
     if len(weight.shape) != 2:
         raise ValueError(f"a kernel takes a weight [N, K], not one of shape {list(weight.shape)}")
     device = (weight.values if isinstance(weight, IntWeight) else weight.codes).device.type
+    if device == "cuda":
+        return cuda.build(weight, dtype=dtype, memo=memo)
     for path in PATHS:
         if path.device in (None, device) and dtype in path.dtypes:
             kernel = path.make(weight, memo)

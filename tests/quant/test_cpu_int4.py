@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmctl.core import native
 from llmctl.quant import cpu_int4
 from llmctl.quant.activations import Memo
 from tests.quant.made import BF16_STEP, bfloat16_steps, distance, int_weight, reference
@@ -63,3 +64,19 @@ def test_an_order_of_rows_that_is_not_known_leaves_all_to_the_kernel(monkeypatch
     kernel = cpu_int4.Int4Kernel(weight, Memo())
     assert distance(kernel(x), reference(weight, x)) < 1.5 * BF16_STEP
     assert torch.equal(kernel(x)[:9], kernel(x[:9]))
+
+
+@pytest.mark.parametrize("has_zero", [False, True])
+@pytest.mark.parametrize(("num_outputs", "scratch"), [(64, 1 << 20), (100, 1 << 13), (320, 1 << 15)])
+def test_our_own_code_dequantises_to_the_same_bits(
+    num_outputs: int, scratch: int, has_zero: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if native.compiler() is None:
+        pytest.skip("there is no C compiler")
+    monkeypatch.setattr(cpu_int4, "_SCRATCH_ELEMENTS", scratch)
+    weight = int_weight(4, num_outputs, 192, group_size=64, has_zero=has_zero)
+    kernel, x = cpu_int4.Int4Kernel(weight, Memo()), torch.randn(150, 192).bfloat16()
+    assert native.library(cpu_int4._SOURCE) is not None
+    fast = kernel(x)
+    monkeypatch.setattr(native, "library", lambda source: None)
+    assert torch.equal(kernel(x), fast)
