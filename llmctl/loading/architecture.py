@@ -125,7 +125,7 @@ def num_layers(config: Any, tensor: str) -> int | None:
         return own or next(filter(None, (getattr(config, key, None) for key in keys)), None)
     text_config = config.get_text_config()
     count = getattr(text_config, "num_hidden_layers", None)
-    return count + (getattr(text_config, "num_nextn_predict_layers", None) or 0) if count else None
+    return None if count is None else count + (getattr(text_config, "num_nextn_predict_layers", None) or 0)
 
 
 def _continues_text(config: Mapping[str, Any]) -> bool:

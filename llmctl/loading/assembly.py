@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import EllipsisType
 from typing import Any
 
@@ -23,6 +24,7 @@ from llmctl.core.errors import BadFileError, DoesNotFitError
 from llmctl.core.progress import Progress
 from llmctl.loading import architecture, devices, memory, quantiser
 from llmctl.loading.checkpoint import Checkpoint
+from llmctl.loading.header import read_header
 from llmctl.loading.planning.plan import LoadPlan
 from llmctl.loading.reading import StoredTensor, check_numbers, stored_tensors
 from llmctl.loading.unreadable import UNREADABLE, first_line
@@ -35,6 +37,8 @@ from llmctl.quant.weights import IntWeight
 log = logging.getLogger(__name__)
 
 _PACKED = ("F8_E4M3", "F8_E5M2", "F4", "I8", "U8", "I32")
+_MANY_LAYERS = 1000
+"""No model has more; below, the weights that are missing are named."""
 _LAYER = re.compile(r"\.(?:layers?|h|blocks?)\.(\d+)\.")
 
 
@@ -87,6 +91,7 @@ def build(assembly: Assembly) -> Any:
     memory runs out.
     """
     checkpoint = assembly.checkpoint
+    _check_layers(assembly)
     try:
         with memory.frugal():
             model = _from_tensors(assembly) if _is_readable(assembly) else _from_folder(assembly)
@@ -96,7 +101,35 @@ def build(assembly: Assembly) -> Any:
         raise BadFileError(f"the weights of {checkpoint.name} do not load: {first_line(error)}") from error
     except UNREADABLE as error:
         raise BadFileError(f"{checkpoint.name} does not load: {first_line(error)}") from error
+    if assembly.plan.dtype == "float16":
+        _check_overflow(assembly, model)
     return model.eval()
+
+
+def _check_overflow(assembly: Assembly, model: Any) -> None:
+    """Numbers of a file in bfloat16 or float32 can be too large for float16."""
+    for name, parameter in model.named_parameters():
+        if parameter.numel() and parameter.dtype == torch.float16 and not bool(parameter.isfinite().all()):
+            raise BadFileError(
+                f"{name} of {assembly.checkpoint.name} holds numbers that are too large for float16",
+                hint="take --dtype bfloat16 or float32",
+            )
+
+
+def _check_layers(assembly: Assembly) -> None:
+    """A model of a million layers would fill the memory before anybody missed their weights."""
+    count = getattr(assembly.config.get_text_config(), "num_hidden_layers", None)
+    stored = sum(len(read_header(file)) for file in _safetensors(assembly.checkpoint))
+    if isinstance(count, int) and stored and count > max(_MANY_LAYERS, stored):
+        raise BadFileError(
+            f"the config of {assembly.checkpoint.name} asks for {count} layers, and the checkpoint has only "
+            f"{stored} tensors",
+            hint="config.json belongs to another model",
+        )
+
+
+def _safetensors(checkpoint: Checkpoint) -> tuple[Path, ...]:
+    return checkpoint.weight_files if checkpoint.gguf is None else ()
 
 
 def _is_readable(assembly: Assembly) -> bool:
@@ -148,7 +181,9 @@ def _quantisation(assembly: Assembly) -> "quantiser.LlmctlConfig | None":
     else:
         return None
     quantiser.register()
-    return quantiser.LlmctlConfig(lambda model: _told(choose(model)), consumes=True)
+    return quantiser.LlmctlConfig(
+        lambda model: _told(choose(model)), consumes=True, is_packed=choose is select.for_checkpoint
+    )
 
 
 def _tensors(assembly: Assembly) -> Iterator[tuple[str, StoredTensor | QuantisedTensor]]:
@@ -156,7 +191,12 @@ def _tensors(assembly: Assembly) -> Iterator[tuple[str, StoredTensor | Quantised
     stored = stored_tensors(assembly.checkpoint.weight_files, assembly.progress.advance)
     reader = assembly.reader
     if reader is None:
-        yield from stored.items()
+        for name, tensor in stored.items():
+            if tensor.entry.dtype in _PACKED and len(tensor.entry.shape) > 1 and name.endswith("weight"):
+                raise bad(
+                    name, f"it is of the type {tensor.entry.dtype}, and the config says of no quantisation"
+                )
+            yield name, tensor
         return
     parts: dict[str, dict[str, StoredTensor]] = defaultdict(dict)
     for name, tensor in stored.items():

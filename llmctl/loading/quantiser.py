@@ -35,11 +35,14 @@ class LlmctlConfig(QuantizationConfigMixin):  # type: ignore[misc]
         select: Callable[[Any], Selection] | None = None,
         *,
         consumes: bool = False,
+        is_packed: bool = False,
         **kwargs: Any,
     ) -> None:
         self.quant_method = _METHOD
         self.select = select
         """From the model on meta to what becomes of its modules."""
+        self.is_packed = is_packed
+        """Whether the checkpoint is quantised already."""
         self.consumes = consumes
         """Whether the tensors that are loaded are nobody else's, and may be freed when they are packed."""
         self.selection: Selection | None = None
@@ -72,7 +75,8 @@ class LlmctlQuantizer(HfQuantizer):  # type: ignore[misc]
 
     def param_needs_quantization(self, model: Any, param_name: str, **kwargs: Any) -> bool:
         """Whether a module of ours waits for that weight."""
-        return param_name in self.names
+        # A packed weight may belong to a module that needs a dense one: `_Fill` makes it so.
+        return param_name in self.names or self.quantization_config.is_packed
 
     def param_element_size(self, model: Any, param_name: str, param: Tensor) -> float:
         """Bytes of one number, for whoever spreads the model over devices."""
@@ -106,10 +110,25 @@ class _Fill(ConversionOps):  # type: ignore[misc]
         for name, given in input_dict.items():
             tensor: Tensor = given[0] if isinstance(given, list) else given
             if name not in self.quantizer.names:
-                left[name] = tensor.dense() if isinstance(tensor, Carried) else tensor
+                left[name] = self._dense(kwargs["model"], name, tensor)
             else:
                 missing -= self._fill(kwargs["model"], name, tensor)
         return left
+
+    def _dense(self, model: Any, name: str, tensor: Tensor) -> Tensor:
+        dense = tensor.dense() if isinstance(tensor, Carried) else tensor
+        # transformers leaves shapes to whoever quantises.
+        place, _, own = name.rpartition(".")
+        wanted = tuple(getattr(model.get_submodule(place), own).shape)
+        if tuple(dense.shape) == wanted[::-1] != tuple(dense.shape):
+            dense = dense.T.contiguous()
+        if tuple(dense.shape) != wanted:
+            config = self.quantizer.quantization_config
+            config.error = config.error or ValueError(
+                f"{name} has the shape {list(dense.shape)}, the model needs {list(wanted)}"
+            )
+            raise config.error
+        return dense
 
     def _fill(self, model: Any, name: str, tensor: Tensor) -> frozenset[str]:
         weight = tensor.weight if isinstance(tensor, Carried) else tensor

@@ -4,7 +4,7 @@ user."""
 from collections.abc import Mapping
 from typing import Any
 
-from llmctl.core.errors import BadFileError
+from llmctl.core.errors import BadFileError, UsageError
 from llmctl.loading.checkpoint import Checkpoint
 from llmctl.loading.facts.quantisation import quantisation_of, settings_of
 from llmctl.loading.header import read_header
@@ -25,6 +25,11 @@ def reader_of(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> Reader | 
         raise BadFileError(f"{checkpoint.name}: the quantization_config of its config.json is not an object")
     if told is None and "quant_method" not in overrides:
         _refuse_unexplained(checkpoint)
+        if overrides:
+            raise UsageError(
+                f"--quant-config {next(iter(overrides))}: {checkpoint.name} is not quantised",
+                hint="leave it out; --load-8bit and --load-4bit quantise while loading",
+            )
         return None
     names = [name for file in checkpoint.weight_files for name in read_header(file)]
     words = dict(overrides)

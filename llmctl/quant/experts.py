@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from llmctl.quant.kernels import Kernel
-from llmctl.quant.modules import run, spent, warn_if_moved
+from llmctl.quant.modules import refuse_saving, run, spent, warn_if_moved
 
 PROJECTIONS = ("gate_up_proj", "up_proj", "down_proj")
 """Names under which transformers' classes keep the weights of experts."""
@@ -70,6 +70,10 @@ class QuantExperts(nn.Module):
             return run(self.kernels[name][expert], self.home, x, bias)
         weight = getattr(self, name)[expert]
         return nn.functional.linear(x, weight.T if self.is_transposed else weight, bias)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        refuse_saving(prefix, is_packed=bool(self.kernels))
+        super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "QuantExperts":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmctl.core.errors import UsageError
 from llmctl.quant.kernels import Kernel
 from llmctl.quant.weights import IntWeight
 
@@ -50,6 +51,10 @@ class QuantLinear(nn.Module):
         """For `print(model)`."""
         title = self.kernel.title if self.kernel is not None else "no kernel"
         return f"in_features={self.in_features}, out_features={self.out_features}, {title}"
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        refuse_saving(prefix, is_packed=self.kernel is not None)
+        super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "QuantLinear":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -114,11 +119,24 @@ class QuantEmbedding(nn.Module):
         rows = chosen.dequantize(self.weight.dtype).to(ids.device)
         return rows.view(*ids.shape, self.embedding_dim)
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        refuse_saving(prefix, is_packed=self.table is not None)
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "QuantEmbedding":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.table is not None:
             self.table = self.table.to(self.weight.device)
         return self
+
+
+def refuse_saving(prefix: str, *, is_packed: bool) -> None:
+    """Raise `UsageError` for a module with packed weights: what was saved would be empty."""
+    if is_packed:
+        raise UsageError(
+            f"the weights of {prefix.rstrip('.')} are packed for this machine and cannot be saved",
+            hint="load the model without quantisation to save it",
+        )
 
 
 def run(kernel: Kernel, home: torch.device, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -164,3 +182,8 @@ def _loaded(weight: Tensor) -> nn.Parameter:
     # transformers gives random numbers to all that does not carry this.
     parameter._is_hf_initialized = True  # type: ignore[attr-defined]  # noqa: SLF001
     return parameter
+
+
+def mark_loaded(module: nn.Module) -> None:
+    """Keep transformers from giving the module random numbers."""
+    module._is_hf_initialized = True  # type: ignore[assignment]  # noqa: SLF001

@@ -55,6 +55,7 @@ def prepare(model: nn.Module, selection: Selection) -> frozenset[str]:
     for path, place in selection.places.items():
         placeholder = _placeholder(model.get_submodule(path), place)
         model.set_submodule(path, placeholder)
+        _spare_parent(model.get_submodule(path.rpartition(".")[0]))
         names = projections(placeholder) if isinstance(placeholder, QuantExperts) else ("weight",)
         for name in names:
             full = f"{path}.{name}"
@@ -128,6 +129,12 @@ def quantise(model: nn.Module, scheme: Scheme, *, dtype: torch.dtype, memo: Memo
         if name not in waiting.filled:
             fill(model, name, weight, dtype=dtype, memo=memo)
     return selection
+
+
+def _spare_parent(parent: nn.Module) -> None:
+    """Keep transformers from initialising a module by way of its parent, which has no numbers of its own."""
+    if next(parent.named_parameters(recurse=False), None) is None:
+        modules.mark_loaded(parent)
 
 
 def _placeholder(module: nn.Module, place: Place) -> nn.Module:

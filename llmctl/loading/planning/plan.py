@@ -141,6 +141,8 @@ def choose_dtype(asked: str, stored: str, device: Device, *, row: str | None = N
 
     `row` is what the family's row says to "auto".
     """
+    if asked != "auto" and asked not in BYTES:
+        raise UsageError(f"dtype must be one of auto, {', '.join(BYTES)}, not {asked!r}")
     if asked != "auto":
         return asked, f"dtype {asked}: asked for"
     if row is not None:

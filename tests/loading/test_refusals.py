@@ -1,0 +1,102 @@
+"""Checkpoints and models that would lose or change an answer in silence, refused by name."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from llmctl.core.errors import BadFileError, UsageError
+from llmctl.core.progress import SilentProgress
+from llmctl.loading.loader import LoadedModel, LoadRequest, load
+from llmctl.loading.planning.request import PlanRequest
+from tests import tiny
+from tests.quant.formats import packers_bnb
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tiny.folder(tmp_path / "tiny")
+
+
+def loaded(folder: Path, *, dtype: str = "float32", quantization: str | None = None) -> LoadedModel:
+    plan = PlanRequest(device="cpu", dtype=dtype, quantization=quantization)
+    return load(LoadRequest(model=str(folder), plan=plan), SilentProgress())
+
+
+@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+@pytest.mark.parametrize("kind", ["llama", "mixtral"])
+def test_a_packed_model_is_not_saved_as_an_empty_one(tmp_path: Path, kind: str, quantization: str) -> None:
+    model = loaded(tiny.folder(tmp_path / kind, kind), quantization=quantization).model
+    with pytest.raises(UsageError, match="packed for this machine and cannot be saved"):
+        model.state_dict()
+    with pytest.raises(UsageError, match="cannot be saved"):
+        model.save_pretrained(tmp_path / "saved")
+    assert not list((tmp_path / "saved").glob("*.safetensors"))
+
+
+def test_a_tensor_in_two_shards_is_refused(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    shutil.move(folder / "model.safetensors", folder / "model-00001-of-00002.safetensors")
+    save_file(
+        {"model.norm.weight": tensors["model.norm.weight"]}, folder / "model-00002-of-00002.safetensors"
+    )
+    index = {"weight_map": dict.fromkeys(tensors, "model-00001-of-00002.safetensors")}
+    index["weight_map"]["model.norm.weight"] = "model-00002-of-00002.safetensors"
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(BadFileError, match=r"holds model\.norm\.weight in more than one"):
+        loaded(folder)
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "config 0 layers"), (10**9, "asks for 1000000000 layers")])
+def test_a_count_of_layers_that_is_not_the_checkpoints_is_refused(
+    folder: Path, count: int, words: str
+) -> None:
+    tiny.edit_json(folder / "config.json", num_hidden_layers=count)
+    with pytest.raises(BadFileError, match=words):
+        loaded(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.float8_e4m3fn])
+def test_a_weight_that_is_no_float_is_refused(folder: Path, dtype: torch.dtype) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    tiny.edit_weights(folder, lambda tensors: tensors.update({name: tensors[name].to(dtype)}))
+    with pytest.raises(BadFileError, match=r"up_proj\.weight is damaged: it is of the type"):
+        loaded(folder)
+
+
+def test_numbers_too_large_for_float16_are_named(folder: Path) -> None:
+    name = "model.layers.0.self_attn.q_proj.weight"
+    tiny.edit_weights(folder, lambda tensors: tensors[name].mul_(1e6))
+    with pytest.raises(
+        BadFileError, match=r"q_proj\.weight of tiny holds numbers that are too large"
+    ) as caught:
+        loaded(folder, dtype="float16")
+    assert "--dtype" in str(caught.value.hint)
+
+
+def test_settings_of_a_quantisation_that_is_not_there_are_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match="--quant-config bits: tiny is not quantised"):
+        load(LoadRequest(model=str(folder), formats={"bits": "4"}), SilentProgress())
+
+
+def test_a_packed_weight_that_a_model_reads_directly_becomes_dense(tmp_path: Path) -> None:
+    source = tiny.folder(tmp_path / "mamba", "mamba")
+    packers_bnb.pack_folder(source, tmp_path / "packed", kind="int8")
+    model = loaded(tmp_path / "packed").model
+    with torch.no_grad():
+        assert bool(model(torch.arange(3, 20)[None]).logits.isfinite().all())
+
+
+def test_a_dtype_that_there_is_not_is_named(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"dtype must be one of auto, float32, .*, not 'float64'"):
+        loaded(folder, dtype="float64")
+
+
+def test_a_head_inside_a_module_of_its_own_is_packed(tmp_path: Path) -> None:
+    model = loaded(tiny.folder(tmp_path / "t5gemma", "t5gemma"), quantization="int8").model
+    ids = torch.arange(3, 20)[None]
+    with torch.no_grad():
+        assert bool(model(input_ids=ids, decoder_input_ids=ids).logits.isfinite().all())
