@@ -5,7 +5,7 @@ Reads JSON and the headers of weights only, so it knows a model of any size in a
 
 import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,9 +95,7 @@ def open_folder(
     files = _weight_files(folder, names)
     bytes_by_dtype: Counter[str] = Counter()
     num_parameters = 0
-    heads = [read_header(file) for file in files]
-    _refuse_twice(folder, heads)
-    for entry in (entry for head in heads for entry in head.values()):
+    for entry in (entry for file in files for entry in read_header(file).values()):
         bytes_by_dtype[entry.dtype] += entry.num_bytes
         num_parameters += entry.num_elements
     return Checkpoint(
@@ -112,16 +110,6 @@ def open_folder(
         revision=revision,
         commit=commit,
     )
-
-
-def _refuse_twice(folder: Path, heads: Sequence[Mapping[str, object]]) -> None:
-    """Two tensors of one name: which of them is meant, nobody can say."""
-    counts = Counter(name for head in heads for name in head)
-    if twice := sorted(name for name, count in counts.items() if count > 1):
-        raise BadFileError(
-            f"{folder} holds {contents.shown(twice)} in more than one of its safetensors files",
-            hint="files of another version lie among them: download the model into an empty folder",
-        )
 
 
 def _open_gguf(file: Path, *, name: str, revision: str | None, commit: str | None) -> Checkpoint:

@@ -83,12 +83,20 @@ class StoredTensor:
 
 
 def stored_tensors(files: tuple[Path, ...], on_read: Callable[[int], None]) -> dict[str, StoredTensor]:
-    """Every tensor of the files by name. Raises `BadFileError` for damaged headers."""
-    return {
-        name: StoredTensor(name=name, file=file, entry=entry, on_read=on_read)
-        for file in files
-        for name, entry in read_header(file).items()
-    }
+    """Every tensor of the files by name.
+
+    Raises `BadFileError` for damaged headers, and for a name in two files: nobody knows which is meant.
+    """
+    found: dict[str, StoredTensor] = {}
+    for file in files:
+        for name, entry in read_header(file).items():
+            if name in found:
+                raise BadFileError(
+                    f"{file.parent} holds {name} in more than one of its safetensors files",
+                    hint="files of another version lie among them: download the model into an empty folder",
+                )
+            found[name] = StoredTensor(name=name, file=file, entry=entry, on_read=on_read)
+    return found
 
 
 def _read_into(file: Path, raw: Tensor, start: int) -> None:
