@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from llmctl.core.types import Delta, Finish, SamplingParams
 from llmctl.engine.generate import single
 from llmctl.engine.generate.job import Job
+from llmctl.engine.generate.stepper import Stepper
 from tests import tiny
 
 GREEDY = SamplingParams(temperature=0.0)
@@ -55,6 +56,37 @@ def said_by_transformers(model: Any, **options: Any) -> list[int]:
     )
     new: list[int] = ids[0, len(PROMPT) :].tolist()
     return new
+
+
+HYBRIDS: dict[str, dict[str, Any]] = {
+    "bamba": {
+        "mamba_n_heads": 8,
+        "mamba_d_head": 8,
+        "mamba_d_state": 8,
+        "mamba_n_groups": 1,
+        "mamba_chunk_size": 8,
+        "attn_layer_indices": [1],
+    },
+    "minimax": {
+        "num_local_experts": 4,
+        "layer_types": ["linear_attention", "full_attention"],
+        "block_size": 8,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", HYBRIDS)
+def test_a_hybrid_that_begins_with_a_recurrent_layer_is_told_where_its_tokens_stand(kind: str) -> None:
+    shape = {**tiny.CONFIGS["llama"], **HYBRIDS[kind], "vocab_size": tiny.VOCABULARY_SIZE}
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **shape)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    ids, step = torch.arange(5, 25), Stepper(model)
+    step(ids[:16])
+    for end in range(17, 21):
+        with torch.no_grad():
+            want = model(ids[None, :end], use_cache=False).logits[0, -1]
+        torch.testing.assert_close(step(ids[end - 1 : end]), want, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", tiny.CONFIGS)

@@ -41,7 +41,7 @@ class Stepper:
         # The head over a long prompt would cost vocabulary x prompt numbers for one row that is used.
         self._options = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._options |= given or {}
-        self._is_told_positions = "position_ids" in accepted and not is_of_transformers(model)
+        self._is_told_positions = "position_ids" in accepted
 
     def __call__(self, ids: Tensor) -> Tensor:
         """Feed `ids`, at least one."""
@@ -64,7 +64,11 @@ class Stepper:
         return logits
 
     def _positions(self) -> dict[str, Tensor]:
-        """Where `_fed` stands, for code of a model's repository: ChatGLM's counts from 0 at every step."""
+        """Where `_fed` stands.
+
+        Some count from 0 at every step by themselves: ChatGLM's code, and hybrids such as Bamba and MiniMax,
+        which ask a recurrent first layer for the length so far.
+        """
         if not self._is_told_positions:
             return {}
         places = torch.arange(self._num_kept, self._num_kept + len(self._fed), device=self._fed.device)
