@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from types import EllipsisType
 from typing import Any
 
@@ -20,11 +19,10 @@ import torch
 import transformers
 from torch import Tensor
 
-from llmctl.core.errors import BadFileError, DoesNotFitError
+from llmctl.core.errors import BadFileError, DoesNotFitError, UsageError
 from llmctl.core.progress import Progress
 from llmctl.loading import architecture, devices, memory, quantiser
 from llmctl.loading.checkpoint import Checkpoint
-from llmctl.loading.header import read_header
 from llmctl.loading.planning.plan import LoadPlan
 from llmctl.loading.reading import StoredTensor, check_numbers, stored_tensors
 from llmctl.loading.unreadable import UNREADABLE, first_line
@@ -39,6 +37,7 @@ log = logging.getLogger(__name__)
 _PACKED = ("F8_E4M3", "F8_E5M2", "F4", "I8", "U8", "I32")
 _MANY_LAYERS = 1000
 """No model has more; below, the weights that are missing are named."""
+_NOT_ITS_CONFIG = "the download or export is incomplete, or config.json belongs to another model"
 _LAYER = re.compile(r"\.(?:layers?|h|blocks?)\.(\d+)\.")
 
 
@@ -72,16 +71,25 @@ class QuantisedTensor:
     parts: Mapping[str, StoredTensor]
     reader: Reader
     dtype: torch.dtype
+    taken_by: "quantiser.LlmctlConfig | None" = None
+    """Whoever packs it."""
 
     def __getitem__(self, index: EllipsisType) -> Tensor:
         """The weight, dense or carried in its canonical form. Raises `BadFileError`."""
         parts = {role: stored[...] for role, stored in self.parts.items()}
         weight = self.reader.decode(self.name, parts, self.dtype)
         if isinstance(weight, Tensor):
+            self._check_orientation(weight)
             check_numbers(self.name, weight)
             return weight
         check_numbers(self.name, weight.scale if isinstance(weight, IntWeight) else weight.absmax)
         return Carried.of(weight, self.dtype)
+
+    def _check_orientation(self, weight: Tensor) -> None:
+        """A weight that had to be made dense is [N, K]; where a model has [K, N], a square one hides that."""
+        is_square = weight.dim() > 1 and weight.shape[-1] == weight.shape[-2]
+        if is_square and self.taken_by is not None and self.taken_by.has_transposed:
+            raise bad(self.name, f"llmctl cannot keep it packed ({self.reader.title})")
 
 
 def build(assembly: Assembly) -> Any:
@@ -91,7 +99,6 @@ def build(assembly: Assembly) -> Any:
     memory runs out.
     """
     checkpoint = assembly.checkpoint
-    _check_layers(assembly)
     try:
         with memory.frugal():
             model = _from_tensors(assembly) if _is_readable(assembly) else _from_folder(assembly)
@@ -116,20 +123,15 @@ def _check_overflow(assembly: Assembly, model: Any) -> None:
             )
 
 
-def _check_layers(assembly: Assembly) -> None:
+def _check_layers(assembly: Assembly, num_tensors: int) -> None:
     """A model of a million layers would fill the memory before anybody missed their weights."""
     count = getattr(assembly.config.get_text_config(), "num_hidden_layers", None)
-    stored = sum(len(read_header(file)) for file in _safetensors(assembly.checkpoint))
-    if isinstance(count, int) and stored and count > max(_MANY_LAYERS, stored):
+    if isinstance(count, int) and count > max(_MANY_LAYERS, num_tensors):
         raise BadFileError(
             f"the config of {assembly.checkpoint.name} asks for {count} layers, and the checkpoint has only "
-            f"{stored} tensors",
+            f"{num_tensors} tensors",
             hint="config.json belongs to another model",
         )
-
-
-def _safetensors(checkpoint: Checkpoint) -> tuple[Path, ...]:
-    return checkpoint.weight_files if checkpoint.gguf is None else ()
 
 
 def _is_readable(assembly: Assembly) -> bool:
@@ -145,12 +147,14 @@ def _from_tensors(assembly: Assembly) -> Any:
     checkpoint, config, plan = assembly.checkpoint, assembly.config, assembly.plan
     model_class, config = architecture.model_class(config)
     own = _quantisation(assembly)
+    tensors = dict(_tensors(assembly, own))
+    _check_layers(assembly, len(tensors))
     assembly.progress.stage(f"load {checkpoint.name}", total_bytes=checkpoint.num_bytes)
     try:
         model, report = model_class.from_pretrained(
             None,
             config=config,
-            state_dict=dict(_tensors(assembly)),
+            state_dict=tensors,
             dtype=assembly.dtype,
             device_map=_device_map(plan),
             max_memory=dict(plan.max_memory) if plan.max_memory else None,
@@ -165,7 +169,8 @@ def _from_tensors(assembly: Assembly) -> Any:
         raise (own.error if own is not None and own.error is not None else error) from error
     model.name_or_path = model.config.name_or_path = str(checkpoint.folder)
     if own is not None:
-        _check_filled(assembly, prepare.unfilled(model))
+        if unfilled := prepare.unfilled(model):
+            raise _missing(checkpoint.name, unfilled)
         quantiser.forget(model)
     _check_report(assembly, report, model.config)
     return model
@@ -186,7 +191,9 @@ def _quantisation(assembly: Assembly) -> "quantiser.LlmctlConfig | None":
     )
 
 
-def _tensors(assembly: Assembly) -> Iterator[tuple[str, StoredTensor | QuantisedTensor]]:
+def _tensors(
+    assembly: Assembly, own: "quantiser.LlmctlConfig | None"
+) -> Iterator[tuple[str, StoredTensor | QuantisedTensor]]:
     """What the checkpoint holds, the parts of one quantised weight as one tensor by its dense name."""
     stored = stored_tensors(assembly.checkpoint.weight_files, assembly.progress.advance)
     reader = assembly.reader
@@ -207,8 +214,17 @@ def _tensors(assembly: Assembly) -> Iterator[tuple[str, StoredTensor | Quantised
         if tensor.entry.dtype in _PACKED and len(tensor.entry.shape) > 1:
             raise bad(name, f"it is of the type {tensor.entry.dtype} and has no scales ({reader.title})")
         yield name, tensor
+    if not parts:
+        raise BadFileError(
+            f"the config of {assembly.checkpoint.name} says that it is quantised ({reader.title}), and none "
+            "of its weights is",
+            hint="take quantization_config out of config.json if the weights are right as they are",
+        )
     for name, found in parts.items():
-        yield name, QuantisedTensor(name=name, parts=found, reader=reader, dtype=assembly.dtype)
+        yield (
+            name,
+            QuantisedTensor(name=name, parts=found, reader=reader, dtype=assembly.dtype, taken_by=own),
+        )
 
 
 def _device_map(plan: LoadPlan) -> Any:
@@ -226,13 +242,16 @@ def _generation_config(checkpoint: Checkpoint) -> Any:
 def _from_folder(assembly: Assembly) -> Any:
     """By transformers alone: GGUF files, classes that come with the model, kernels of others."""
     checkpoint, plan = assembly.checkpoint, assembly.plan
+    _refuse_what_a_folder_cannot(assembly)
     auto_class = architecture.auto_class(assembly.config, is_pair=assembly.config.is_encoder_decoder)
     assembly.progress.stage(f"load {checkpoint.name}")
-    with _without_bars():
+    with _without_bars() if checkpoint.gguf is not None else contextlib.nullcontext():
         model, report = auto_class.from_pretrained(
             checkpoint.folder,
             config=assembly.config,
             dtype=assembly.dtype,
+            device_map=_device_map(plan),
+            max_memory=dict(plan.max_memory) if plan.max_memory else None,
             local_files_only=True,
             trust_remote_code=assembly.trust_remote_code,
             output_loading_info=True,
@@ -240,10 +259,24 @@ def _from_folder(assembly: Assembly) -> Any:
             **_source(checkpoint),
         )
     _check_report(assembly, report, model.config)
-    model = model.to(plan.device.place)
     if plan.quant is not None:
         _told(prepare.quantise(model, plan.quant, dtype=assembly.dtype, memo=Memo()))
     return model
+
+
+def _refuse_what_a_folder_cannot(assembly: Assembly) -> None:
+    name, plan = assembly.checkpoint.name, assembly.plan
+    if plan.quant is not None and plan.device_map is not None:
+        raise UsageError(
+            f"{name} is loaded by transformers alone, which cannot spread it and quantise it at once",
+            hint="leave out --num-gpus, --gpus and --cpu-offloading, or the bits",
+        )
+    if assembly.reader is not None and assembly.kernels is None:
+        raise BadFileError(
+            f"{name} is quantised ({assembly.reader.title}) and runs on code of its own repository, which "
+            "llmctl cannot give packed weights",
+            hint="take its 16-bit checkpoint; --load-8bit and --load-4bit quantise it while it loads",
+        )
 
 
 def _source(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -271,13 +304,16 @@ def _without_bars() -> Iterator[None]:
 def _check_report(assembly: Assembly, report: Mapping[str, Any], config: Any) -> None:
     """Missing weights would be random numbers, and a model without its last layers talks nonsense."""
     name = assembly.checkpoint.name
-    for kind in ("missing_keys", "mismatched_keys"):
-        if names := sorted(map(str, report.get(kind, ()))):
-            raise BadFileError(
-                f"the checkpoint {name} lacks weights that its config asks for: "
-                f"{len(names)} {kind.replace('_', ' ')}, the first {names[0]}",
-                hint="the download or export is incomplete, or config.json belongs to another model",
-            )
+    if names := sorted(map(str, report.get("missing_keys", ()))):
+        raise _missing(name, names)
+    if wrong := sorted(report.get("mismatched_keys", ())):
+        tensor, found, wanted = wrong[0]
+        more = f" ({len(wrong) - 1} more are wrong)" if len(wrong) > 1 else ""
+        raise BadFileError(
+            f"{tensor} of the checkpoint {name} has the shape {list(found)}, its config asks for "
+            f"{list(wanted)}{more}",
+            hint=_NOT_ITS_CONFIG,
+        )
     spare = sorted(map(str, report.get("unexpected_keys", ())))
     for tensor in spare:
         layer, num_layers = _LAYER.search(tensor), architecture.num_layers(config, tensor)
@@ -290,13 +326,12 @@ def _check_report(assembly: Assembly, report: Mapping[str, Any], config: Any) ->
         log.warning("%d tensors of the checkpoint are not used, the first is %s", len(spare), spare[0])
 
 
-def _check_filled(assembly: Assembly, unfilled: list[str]) -> None:
-    if unfilled:
-        raise BadFileError(
-            f"the checkpoint {assembly.checkpoint.name} lacks weights that its config asks for: "
-            f"{len(unfilled)} are missing, the first {unfilled[0]}",
-            hint="the download or export is incomplete, or config.json belongs to another model",
-        )
+def _missing(name: str, tensors: list[str]) -> BadFileError:
+    return BadFileError(
+        f"the checkpoint {name} lacks weights that its config asks for: {len(tensors)} missing, the first "
+        f"{tensors[0]}",
+        hint=_NOT_ITS_CONFIG,
+    )
 
 
 def _told(selection: select.Selection) -> select.Selection:

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from llmctl.adapters.foreign import named
-from llmctl.core.errors import BadFileError
+from llmctl.core.errors import BadFileError, UsageError
 from llmctl.core.progress import Progress
 from llmctl.core.types import SamplingParams
 from llmctl.loading import architecture, devices, recommended
@@ -47,6 +47,7 @@ class LoadRequest:
     row: Mapping[str, Any] = field(default_factory=dict)
     """The loading keys of the family's row."""
     trust_remote_code: bool = False
+    """Granted by the user alone, whatever a row asks for."""
     generates: str | None = None
     """What the family's row says; None: what the config says."""
     own_loader: OwnLoader | None = None
@@ -83,7 +84,7 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
     an architecture that cannot be run, a missing tokenizer or weights that do not belong to the config.
     """
     checkpoint = locate(request.model, revision=request.revision, progress=progress)
-    architecture.check(checkpoint, trust_remote_code=_trusts(request))
+    architecture.check(checkpoint, trust_remote_code=request.trust_remote_code)
     reader = reader_of(checkpoint, request.formats)
     facts = describe_checkpoint(checkpoint)
     chosen = plan(_wishes(request), facts, devices.available())
@@ -99,7 +100,9 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
         if request.own_loader is not None:
             model, tokenizer = _by_class(checkpoint, request.own_loader, chosen)
         else:
-            tokenizer = load_tokenizer(checkpoint, config, request.row, trust_remote_code=_trusts(request))
+            tokenizer = load_tokenizer(
+                checkpoint, config, request.row, trust_remote_code=request.trust_remote_code
+            )
             model = build(
                 Assembly(
                     checkpoint=checkpoint,
@@ -107,7 +110,7 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
                     plan=chosen,
                     reader=reader,
                     kernels=kernels,
-                    trust_remote_code=_trusts(request),
+                    trust_remote_code=request.trust_remote_code,
                     progress=progress,
                 )
             )
@@ -118,11 +121,6 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
     return replace(loaded, generates=generates, block_length=request.row.get("jacobi_tokens"))
 
 
-def _trusts(request: LoadRequest) -> bool:
-    # A row may ask for it (`trust_remote_code`), but only the user grants it.
-    return request.trust_remote_code
-
-
 def _wishes(request: LoadRequest) -> PlanRequest:
     """The plan that was asked for, in the numbers that the family's row knows to be right."""
     own = request.row.get("dtype")
@@ -130,6 +128,11 @@ def _wishes(request: LoadRequest) -> PlanRequest:
 
 
 def _by_class(checkpoint: Checkpoint, own_loader: OwnLoader, chosen: LoadPlan) -> tuple[Any, Any]:
+    if chosen.device_map is not None:
+        raise UsageError(
+            f"the adapter of {checkpoint.name} loads by itself, and cannot spread the model",
+            hint="leave out --num-gpus, --gpus and --cpu-offloading",
+        )
     dtype = getattr(torch, chosen.dtype)
     with named(f"the load_model of the adapter for {checkpoint.name}"):
         model, tokenizer = own_loader(str(checkpoint.folder), {"torch_dtype": dtype})
@@ -143,7 +146,7 @@ def _config(checkpoint: Checkpoint, request: LoadRequest) -> Any:
     file = {"gguf_file": checkpoint.gguf.name} if checkpoint.gguf is not None else {}
     try:
         config = transformers.AutoConfig.from_pretrained(
-            checkpoint.folder, local_files_only=True, trust_remote_code=_trusts(request), **file
+            checkpoint.folder, local_files_only=True, trust_remote_code=request.trust_remote_code, **file
         )
     except UNREADABLE as error:
         raise BadFileError(

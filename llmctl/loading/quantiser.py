@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.core_model_loading import ConversionOps
+from transformers.pytorch_utils import Conv1D
 from transformers.quantizers import HfQuantizer
 from transformers.quantizers.auto import (
     AUTO_QUANTIZER_MAPPING,
@@ -50,8 +51,14 @@ class LlmctlConfig(QuantizationConfigMixin):  # type: ignore[misc]
         """The first error of packing; transformers only counts them."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "LlmctlConfig":
-        # transformers copies the config, and the caller wants to read the selection afterwards.
+        # transformers copies the config, and the caller wants to know what became of it.
         return self
+
+    @property
+    def has_transposed(self) -> bool:
+        """Whether modules of the model keep their weights as [K, N]; known once the model is made."""
+        places = self.selection.places.values() if self.selection is not None else ()
+        return any(place.kind == "conv1d" for place in places)
 
     def to_dict(self) -> dict[str, Any]:
         """Nothing that could be saved."""
@@ -116,12 +123,14 @@ class _Fill(ConversionOps):  # type: ignore[misc]
         return left
 
     def _dense(self, model: Any, name: str, tensor: Tensor) -> Tensor:
-        dense = tensor.dense() if isinstance(tensor, Carried) else tensor
-        # transformers leaves shapes to whoever quantises.
         place, _, own = name.rpartition(".")
-        wanted = tuple(getattr(model.get_submodule(place), own).shape)
-        if tuple(dense.shape) == wanted[::-1] != tuple(dense.shape):
-            dense = dense.T.contiguous()
+        module = model.get_submodule(place)
+        dense = tensor
+        if isinstance(tensor, Carried):
+            # Packed weights are [N, K]; Conv1D has [K, N].
+            dense = tensor.dense().T.contiguous() if type(module) is Conv1D else tensor.dense()
+        # transformers leaves shapes to whoever quantises.
+        wanted = tuple(getattr(module, own).shape)
         if tuple(dense.shape) != wanted:
             config = self.quantizer.quantization_config
             config.error = config.error or ValueError(
@@ -148,6 +157,5 @@ def register() -> None:
 
 
 def forget(model: Any) -> None:
-    """Take the traces of loading off the model: transformers refuses `.to(dtype)` and the like to quantised
-    ones."""
+    """Take the traces of loading off the model, by which transformers would refuse `.to(dtype)`."""
     model.hf_quantizer.remove_quantization_config(model)

@@ -211,3 +211,8 @@ def test_accelerate_spreads_a_model_as_the_plan_says_and_forgets_nothing(free: t
         )
         meant = (placed.bytes_by_device[each.place] - OVERHEAD_BYTES) / scale
         assert used == pytest.approx(meant, abs=2.5 * block)
+
+
+def test_a_gpu_without_room_for_the_overhead_is_no_place_to_offload_from() -> None:
+    with pytest.raises(DoesNotFitError):
+        planned(*gpus(0.1), quantization="8bit", cpu_offloading=True)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,14 @@ from safetensors.torch import load_file, save_file
 
 from llmctl.core.errors import BadFileError, UsageError
 from llmctl.core.progress import SilentProgress
+from llmctl.loading import assembly, loader
 from llmctl.loading.loader import LoadedModel, LoadRequest, load
+from llmctl.loading.planning.plan import LoadPlan, plan
 from llmctl.loading.planning.request import PlanRequest
+from llmctl.quant.formats import gptq
+from llmctl.quant.methods import Scheme
 from tests import tiny
-from tests.quant.formats import packers_bnb
+from tests.quant.formats import packers_bnb, packers_gptq
 
 
 @pytest.fixture
@@ -100,3 +105,54 @@ def test_a_head_inside_a_module_of_its_own_is_packed(tmp_path: Path) -> None:
     ids = torch.arange(3, 20)[None]
     with torch.no_grad():
         assert bool(model(input_ids=ids, decoder_input_ids=ids).logits.isfinite().all())
+
+
+def test_a_config_that_says_quantised_over_dense_weights_is_refused(folder: Path) -> None:
+    told = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, "sym": True}
+    tiny.edit_json(folder / "config.json", quantization_config=told)
+    with pytest.raises(BadFileError, match=r"says that it is quantised \(GPTQ.*and none of its weights is"):
+        loaded(folder)
+
+
+@pytest.mark.parametrize("has_own_loader", [False, True])
+def test_a_spread_that_nobody_would_make_is_refused(
+    folder: Path, has_own_loader: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spread(*args: object) -> LoadPlan:
+        quant = None if has_own_loader else Scheme(body="int8")
+        return replace(plan(*args), device_map="sequential", max_memory={0: 1}, quant=quant)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loader, "plan", spread)
+    monkeypatch.setattr(assembly, "_is_readable", lambda each: False)
+    request = LoadRequest(
+        model=str(folder),
+        plan=PlanRequest(device="cpu"),
+        own_loader=(lambda path, words: (None, None)) if has_own_loader else None,
+    )
+    with pytest.raises(UsageError, match="cannot spread") as caught:
+        load(request, SilentProgress())
+    assert "--num-gpus" in str(caught.value.hint)
+
+
+def test_a_packed_model_of_a_repositorys_own_code_is_refused(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packers_bnb.pack_folder(folder, tmp_path / "packed", kind="int8")
+    monkeypatch.setattr(assembly, "_is_readable", lambda each: False)
+    with pytest.raises(BadFileError, match="runs on code of its own repository"):
+        loaded(tmp_path / "packed")
+
+
+def test_a_square_weight_whose_orientation_is_lost_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tiny.folder(tmp_path / "gpt2", "gpt2")
+    packers_gptq.pack_folder(source, tmp_path / "packed")
+    packed = gptq.GptqReader.decode
+
+    def dense(self: gptq.GptqReader, *args: object) -> torch.Tensor:
+        return packed(self, *args).dequantize()  # type: ignore[arg-type, union-attr]
+
+    monkeypatch.setattr(gptq.GptqReader, "decode", dense)
+    with pytest.raises(BadFileError, match=r"c_proj\.weight is damaged: llmctl cannot keep it packed"):
+        loaded(tmp_path / "packed")

@@ -38,12 +38,13 @@ def plan_rows(made: LoadPlan) -> Iterator[tuple[str, str]]:
     if made.checkpoint_format is not None:
         yield "files", made.checkpoint_format
     quant = made.quant
+    unpacked = f"decoded to {made.dtype}" if made.is_decoded else "as stored"
     for title, method in (
         ("layers", quant and quant.body),
         ("output layer", quant and quant.head),
         ("token table", quant and quant.embedding),
     ):
-        yield title, f"{method}: {METHODS[method].title}" if method else "as stored"
+        yield title, f"{method}: {METHODS[method].title}" if method else unpacked
     if made.device_map is not None:
         yield "device map", str(made.device_map)
     for place, num_bytes in made.bytes_by_device.items():

@@ -142,7 +142,9 @@ def _budgets(limits: Sequence[int], shares: Sequence[int], block_bytes: int) -> 
 
 def _offloaded(chosen: Sequence[Device], host: Device, limits: Sequence[int], num_bytes: int) -> Placement:
     on_host = num_bytes - sum(limits)
-    room_on_host = int(host.free_bytes * _SHARE)
+    # A GPU without room for the overhead computes nothing, however much the host holds for it.
+    has_room = all(each.free_bytes >= OVERHEAD_BYTES for each in chosen)
+    room_on_host = int(host.free_bytes * _SHARE) if has_room else 0
     need = {each.place: limit + OVERHEAD_BYTES for each, limit in zip(chosen, limits, strict=True)}
     return Placement(
         device_map="auto",

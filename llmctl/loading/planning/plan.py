@@ -54,6 +54,8 @@ class LoadPlan:
     """How dense weights are packed while they load; None leaves them."""
     checkpoint_format: str | None = None
     """How the files are quantised; None: they are not."""
+    is_decoded: bool = False
+    """Whether packed weights of the files become dense ones, unless `quant` packs them anew."""
     device_map: str | Mapping[str, int | str] | None = None
     """accelerate's: "auto", "sequential" or a dict; None: the whole model is on `device`."""
     max_memory: Mapping[int | str, int] | None = None
@@ -119,6 +121,7 @@ def _draft(request: PlanRequest, facts: Facts, devices: Sequence[Device]) -> _Dr
             reasons=tuple(reason for reason in reasons if reason is not None),
             quant=scheme,
             checkpoint_format=facts.quantisation.title if facts.quantisation is not None else None,
+            is_decoded=facts.quantisation is not None and facts.quantisation.is_decoded,
             device_map=placed.device_map,
             max_memory=placed.max_memory,
             offload=placed.offload,
@@ -139,7 +142,7 @@ def stored_dtype(bytes_by_dtype: Mapping[str, int]) -> str:
 def choose_dtype(asked: str, stored: str, device: Device, *, row: str | None = None) -> tuple[str, str]:
     """The numbers that a checkpoint of `stored` runs in, and why; both are keys of `BYTES`, or "auto".
 
-    `row` is what the family's row says to "auto".
+    `row` is what the family's row says to "auto". Raises `UsageError` for a dtype that is none of them.
     """
     if asked != "auto" and asked not in BYTES:
         raise UsageError(f"dtype must be one of auto, {', '.join(BYTES)}, not {asked!r}")

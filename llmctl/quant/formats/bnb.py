@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from llmctl.core.errors import BadFileError
+from llmctl.quant.coded import TABLES
 from llmctl.quant.formats.base import Part, bad, need, refuse_unknown
 from llmctl.quant.formats.overrides import check_overrides
 from llmctl.quant.weights import CodedWeight, IntWeight
@@ -38,27 +39,6 @@ _ROLES_4BIT = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", f"{_S
 _ROLES_8BIT = ("SCB", "weight_format")
 # The numbers of weight_format: rows as they are, and three orders of GPU kernels that are no more.
 _WEIGHT_FORMATS = ("row", "col32", "col_turing", "col_ampere")
-# github.com/bitsandbytes-foundation/bitsandbytes, functional.py; kernels know no other tables.
-_NF4 = (
-    -1.0,
-    -0.6961928009986877,
-    -0.5250730514526367,
-    -0.39491748809814453,
-    -0.28444138169288635,
-    -0.18477343022823334,
-    -0.09105003625154495,
-    0.0,
-    0.07958029955625534,
-    0.16093020141124725,
-    0.24611230194568634,
-    0.33791524171829224,
-    0.44070982933044434,
-    0.5626170039176941,
-    0.7229568362236023,
-    1.0,
-)
-_FP4_HALF = (0.0, 0.0625 / 12, 8 / 12, 1.0, 4 / 12, 6 / 12, 2 / 12, 3 / 12)
-_TABLES = {"nf4": _NF4, "fp4": _FP4_HALF + tuple(-value for value in _FP4_HALF)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +82,7 @@ def _said_kind(config: Mapping[str, Any]) -> str | None:
     if not is_4bit:
         return "int8" if is_8bit else None
     kind = str(config.get("bnb_4bit_quant_type") or "fp4")
-    if kind not in _TABLES:
+    if kind not in TABLES:
         raise BadFileError(
             f"the quantization_config ({_TITLE}) has bnb_4bit_quant_type {kind!r}; llmctl reads nf4 and fp4",
             hint="take another quantisation of this model, or its 16-bit checkpoint",
@@ -132,7 +112,7 @@ def _parts(tensors: frozenset[str]) -> Iterator[tuple[str, Part]]:
 def _kind(parts: Mapping[str, Tensor]) -> str | None:
     if any(role in parts for role in _ROLES_8BIT):
         return "int8"
-    return next((kind for kind in _TABLES if f"{_STATE}{kind}" in parts), None)
+    return next((kind for kind in TABLES if f"{_STATE}{kind}" in parts), None)
 
 
 def _read_int8(weight: str, parts: Mapping[str, Tensor]) -> IntWeight:
@@ -163,7 +143,7 @@ def _read_coded(weight: str, kind: str | None, parts: Mapping[str, Tensor]) -> C
     if codes.numel() < (count + 1) // 2 or absmax.numel() != math.ceil(count / block_size):
         raise bad(weight, f"{codes.numel()} bytes and {absmax.numel()} scales do not make {list(shape)}")
     table = parts["quant_map"].float().flatten()
-    if table.numel() != 16 or not torch.allclose(table, torch.tensor(_TABLES[kind]), rtol=0, atol=1e-6):
+    if table.numel() != 16 or not torch.allclose(table, torch.tensor(TABLES[kind]), rtol=0, atol=1e-6):
         raise bad(weight, f"its quant_map is not that of {kind}")
     return CodedWeight(
         kind=kind,
