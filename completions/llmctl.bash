@@ -31,7 +31,7 @@ _llmctl_command() {
             ;;
         'llmctl models show')
             commands=''
-            flags='--memory --context --device --dtype --load-8bit --load-4bit --quantization --quant --num-gpus --gpus --max-gpu-memory --cpu-offloading --plan --adapter-file --json -v --verbose -q --quiet --debug --color -h --help'
+            flags='--memory --context --device --dtype --load-8bit --load-4bit --quantization --quant --num-gpus --gpus --max-gpu-memory --cpu-offloading --quant-config --revision --trust-remote-code --plan --adapter-file --json -v --verbose -q --quiet --debug --color -h --help'
             places=('@models @folders') many=
             ;;
         'llmctl models pull')
@@ -153,7 +153,7 @@ _llmctl_value() {
             ;;
         'llmctl models show')
             case $2 in
-                --memory | --context | --num-gpus | --gpus | --max-gpu-memory) offers='' ;;
+                --memory | --context | --num-gpus | --gpus | --max-gpu-memory | --quant-config | --revision) offers='' ;;
                 --device) offers='auto cuda xpu npu mps cpu' ;;
                 --dtype) offers='auto float32 bfloat16 float16' ;;
                 --quantization | --quant) offers='int8 int4 nf4 fp4 none' ;;

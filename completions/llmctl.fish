@@ -142,6 +142,8 @@ function __llmctl_takes_value
             'llmctl/models/show --num-gpus' \
             'llmctl/models/show --gpus' \
             'llmctl/models/show --max-gpu-memory' \
+            'llmctl/models/show --quant-config' \
+            'llmctl/models/show --revision' \
             'llmctl/models/show --adapter-file' \
             'llmctl/models/show --color' \
             'llmctl/models/pull --revision' \
@@ -279,7 +281,7 @@ complete -c llmctl -n '__llmctl_at llmctl/chat' -l device -x -a 'auto cuda xpu n
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l dtype -x -a 'auto float32 bfloat16 float16' -d 'Numbers that it computes in'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l load-8bit -d 'Pack the weights into 8 bits while they load'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l load-4bit -d 'Pack them into 4 bits, the way that is fastest here'
-complete -c llmctl -n '__llmctl_at llmctl/chat' -l quantization -x -a 'int8 int4 nf4 fp4 none' -d 'Pack them so, or the format that the checkpoint must have (gptq, awq, fp8, ...)'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l quantization -x -a 'int8 int4 nf4 fp4 none' -d 'Pack them so, or the format that the checkpoint must have (gptq, awq, ...); none: as it is stored'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l num-gpus -x -d 'Spread the model over so many GPUs; 1 if not set'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l gpus -x -d 'Use these GPUs: 0,2'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l max-gpu-memory -x -d 'Most weights on each GPU: 20GiB'
@@ -340,11 +342,14 @@ complete -c llmctl -n '__llmctl_at llmctl/models/show' -l device -x -a 'auto cud
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l dtype -x -a 'auto float32 bfloat16 float16' -d 'Numbers that it computes in'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l load-8bit -d 'Pack the weights into 8 bits while they load'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l load-4bit -d 'Pack them into 4 bits, the way that is fastest here'
-complete -c llmctl -n '__llmctl_at llmctl/models/show' -l quantization -l quant -x -a 'int8 int4 nf4 fp4 none' -d 'Judge as if packed so while it loads'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l quantization -l quant -x -a 'int8 int4 nf4 fp4 none' -d 'Judge as if packed so while it loads; none: as it is stored'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l num-gpus -x -d 'Spread the model over so many GPUs; 1 if not set'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l gpus -x -d 'Use these GPUs: 0,2'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l max-gpu-memory -x -d 'Most weights on each GPU: 20GiB'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l cpu-offloading -d 'Keep packed weights that no GPU has room for on the CPU'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l quant-config -x -d 'What a quantised checkpoint should have said of itself, such as bits=4; repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l revision -x -d 'Branch, tag or commit on the hub'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l trust-remote-code -d 'Run Python code of the model\'s repository'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l plan -d 'Show how it would be loaded, and why, instead'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l adapter-file -rF -d 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l json -d 'Print JSON; errors too, as one object on stderr'

@@ -70,7 +70,7 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
                 @{ Names = @('--dtype'); Offers = 'auto float32 bfloat16 float16'; Help = 'Numbers that it computes in' }
                 @{ Names = @('--load-8bit'); Offers = $null; Help = 'Pack the weights into 8 bits while they load' }
                 @{ Names = @('--load-4bit'); Offers = $null; Help = 'Pack them into 4 bits, the way that is fastest here' }
-                @{ Names = @('--quantization'); Offers = 'int8 int4 nf4 fp4 none'; Help = 'Pack them so, or the format that the checkpoint must have (gptq, awq, fp8, ...)' }
+                @{ Names = @('--quantization'); Offers = 'int8 int4 nf4 fp4 none'; Help = 'Pack them so, or the format that the checkpoint must have (gptq, awq, ...); none: as it is stored' }
                 @{ Names = @('--num-gpus'); Offers = ''; Help = 'Spread the model over so many GPUs; 1 if not set' }
                 @{ Names = @('--gpus'); Offers = ''; Help = 'Use these GPUs: 0,2' }
                 @{ Names = @('--max-gpu-memory'); Offers = ''; Help = 'Most weights on each GPU: 20GiB' }
@@ -153,11 +153,14 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
                 @{ Names = @('--dtype'); Offers = 'auto float32 bfloat16 float16'; Help = 'Numbers that it computes in' }
                 @{ Names = @('--load-8bit'); Offers = $null; Help = 'Pack the weights into 8 bits while they load' }
                 @{ Names = @('--load-4bit'); Offers = $null; Help = 'Pack them into 4 bits, the way that is fastest here' }
-                @{ Names = @('--quantization', '--quant'); Offers = 'int8 int4 nf4 fp4 none'; Help = 'Judge as if packed so while it loads' }
+                @{ Names = @('--quantization', '--quant'); Offers = 'int8 int4 nf4 fp4 none'; Help = 'Judge as if packed so while it loads; none: as it is stored' }
                 @{ Names = @('--num-gpus'); Offers = ''; Help = 'Spread the model over so many GPUs; 1 if not set' }
                 @{ Names = @('--gpus'); Offers = ''; Help = 'Use these GPUs: 0,2' }
                 @{ Names = @('--max-gpu-memory'); Offers = ''; Help = 'Most weights on each GPU: 20GiB' }
                 @{ Names = @('--cpu-offloading'); Offers = $null; Help = 'Keep packed weights that no GPU has room for on the CPU' }
+                @{ Names = @('--quant-config'); Offers = ''; Help = 'What a quantised checkpoint should have said of itself, such as bits=4; repeatable' }
+                @{ Names = @('--revision'); Offers = ''; Help = 'Branch, tag or commit on the hub' }
+                @{ Names = @('--trust-remote-code'); Offers = $null; Help = 'Run Python code of the model''s repository' }
                 @{ Names = @('--plan'); Offers = $null; Help = 'Show how it would be loaded, and why, instead' }
                 @{ Names = @('--adapter-file'); Offers = '@files'; Help = 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable' }
                 @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }

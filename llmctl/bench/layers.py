@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from llmctl.bench.shapes import Shape
-from llmctl.bench.timing import best_times
+from llmctl.bench.timing import LAYER_SHARE, best_times
 from llmctl.core.errors import DoesNotFitError
 from llmctl.core.progress import Progress
-from llmctl.loading.planning.hardware import GIB, Device
+from llmctl.core.sizes import shown
+from llmctl.loading.planning.hardware import Device
 from llmctl.quant.activations import Memo
 from llmctl.quant.kernels import build
 from llmctl.quant.methods import METHODS
@@ -27,8 +28,6 @@ BLOCK = "block"
 """The seven layers together, as a layer's name."""
 BASELINE = "dense"
 NUM_PASSES = 3
-_LAYER_SHARE = 1 / 6
-"""Time for a layer by itself, of that for the block."""
 _PACKED_COPIES = 2
 """Kernels may keep a weight in a second order for many rows."""
 _WEIGHT_SCALE = 0.02
@@ -118,7 +117,7 @@ def _calls(
 
 
 def _times(request: Request, layer: str, calls: Calls) -> dict[str, float]:
-    seconds = request.seconds / NUM_PASSES * (1 if layer == BLOCK else _LAYER_SHARE)
+    seconds = request.seconds / NUM_PASSES * (1 if layer == BLOCK else LAYER_SHARE)
     wait = torch.accelerator.synchronize if request.device.kind != "cpu" else _no_wait
     return best_times(calls, seconds=seconds, wait=wait)
 
@@ -193,6 +192,6 @@ def _check_memory(request: Request) -> None:
     if needed > free:
         raise DoesNotFitError(
             f"one block of {request.shape.source} with {max(request.rows)} rows takes about "
-            f"{needed / GIB:.1f} GiB, {request.device.kind} has {free / GIB:.1f} GiB free",
+            f"{shown(needed)}, {request.device.kind} has {shown(free)} free",
             hint="take a smaller --shape, fewer --rows or one --method",
         )

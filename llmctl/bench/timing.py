@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 
 MIN_ROUNDS = 2
 CALLS_A_TURN = 3
+LAYER_SHARE = 1 / 6
+"""Time for a layer by itself, of that for its block."""
 
 
 def best_times(

@@ -1,11 +1,14 @@
 """`llmctl bench`: how fast llmctl is on this machine."""
 
+import math
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmctl.bench.shapes import DEFAULT_SHAPE, SHAPES
+from llmctl.bench.timing import LAYER_SHARE
 from llmctl.cli.console import Console
 from llmctl.cli.options import DeviceFlag, Json, console_of, settings_of
 from llmctl.core.errors import UsageError
@@ -43,15 +46,17 @@ def layers(
     num_rows, methods = _rows(rows), _methods(method)
     if shape not in SHAPES:
         raise UsageError(f"--shape must be one of {', '.join(SHAPES)}, not {shape!r}")
-    if not 0 <= seconds <= MAX_SECONDS:
-        raise UsageError(f"--seconds must be between 0 and {MAX_SECONDS:.0f}, not {seconds}")
-    asked = device or settings_of(ctx).device
+    if not 0 < seconds <= MAX_SECONDS:
+        raise UsageError(f"--seconds must be above 0 and at most {MAX_SECONDS:.0f}, not {seconds}")
+    asked = settings_of(ctx).with_flags({"device": device}).device
     with console.progress() as progress:
         progress.stage("import torch")
         from llmctl.bench.layers import Request, measure
         from llmctl.loading import devices
         from llmctl.loading.planning.plan import choose_device
+        from llmctl.quant import cuda
 
+        cuda.untried_wanted(os.environ)
         request = Request(
             shape=SHAPES[shape],
             rows=num_rows,
@@ -59,6 +64,9 @@ def layers(
             device=choose_device(asked, devices.available())[0],
             seconds=seconds,
         )
+    if not is_json:
+        console.note(_announced(request))
+    with console.progress() as progress:
         timings = measure(request, progress)
     if is_json:
         console.json({"rows": [_as_json(each) for each in timings]})
@@ -81,6 +89,16 @@ def _methods(text: str) -> tuple[str, ...]:
     return words
 
 
+def _announced(request: "Request") -> str:
+    """What is coming, and how long it takes where calls are quick."""
+    least = len(request.rows) * request.seconds * (1 + len(request.shape.layers) * LAYER_SHARE)
+    return (
+        f"measuring {', '.join(request.methods)} against dense layers (rows "
+        f"{', '.join(map(str, request.rows))}) takes at least {math.ceil(least)} s; "
+        "--rows, --method and --seconds make it less"
+    )
+
+
 def _as_json(timing: "Timing") -> dict[str, str | int | float]:
     found = asdict(timing)
     return {key: round(value, _DIGITS) if isinstance(value, float) else value for key, value in found.items()}
@@ -101,13 +119,14 @@ def _tell(console: Console, request: "Request", timings: "list[Timing]") -> None
     console.line()
     console.table(_heading(request, dtype), _cells(request, timings))
     console.note(
-        "the best of many turns in microseconds, and how many times as fast as dense; other work on this "
-        "machine shifts them, so run it twice"
+        "us: microseconds, the best of many turns; times: how many times as fast as dense; other work on "
+        "this machine shifts them, so run it twice"
     )
 
 
 def _heading(request: "Request", dtype: str) -> list[str]:
-    return ["layer", "rows", dtype, *(word for method in request.methods for word in (method, "times"))]
+    ours = [word for method in request.methods for word in (f"{method} us", "times")]
+    return ["layer", "rows", f"{dtype} us", *ours]
 
 
 def _cells(request: "Request", timings: "list[Timing]") -> list[list[str]]:

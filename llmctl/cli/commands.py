@@ -13,6 +13,7 @@ from llmctl.cli.console import is_terminal
 from llmctl.cli.options import common_options, console_of
 from llmctl.cli.parsing import Command, spare_pydantic
 from llmctl.core import lazy
+from llmctl.core.errors import UsageError
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -80,6 +81,15 @@ COMMANDS: dict[str, Entry] = {
 }
 
 
+_SAME = (
+    ("chat", "run", "ask", "generate"),
+    ("list", "ls"),
+    ("pull", "download", "get"),
+    ("rm", "remove", "delete"),
+)
+"""Words of other tools for what is a command here."""
+
+
 class LazyGroup(TyperGroup):
     """A Typer group over a table of entries."""
 
@@ -106,10 +116,26 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is about to run, imported now."""
+        if args[0] not in self.entries and (meant := _meant(args[0], self.name or "", self.entries)):
+            hint = f"did you mean {' or '.join(f'llmctl {path}' for path in meant)}?"
+            raise UsageError(f"no such command: {ctx.command_path} {args[0]}", hint=hint)
         name, found, rest = super().resolve_command(ctx, args)
         if name is not None and self.entries[name].commands is None:
             found = build_command(name, self.entries[name])
         return name, found, rest
+
+
+def _meant(word: str, group: str, entries: dict[str, Entry]) -> list[str]:
+    """The commands that `word` may stand for: those of the group, else those of the others."""
+    words = next((same for same in _SAME if word in same), (word,))
+    own = [name if entries is COMMANDS else f"{group} {name}" for name in entries if name in words]
+    inner = [
+        f"{outer} {name}"
+        for outer, entry in COMMANDS.items()
+        for name in entry.commands or ()
+        if name in words
+    ]
+    return own or [*(name for name in COMMANDS if name in words), *inner]
 
 
 def build_group(

@@ -4,10 +4,11 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from llmctl.core import log
 from llmctl.core.errors import LlmctlError
 from llmctl.core.progress import Progress, SilentProgress
 
@@ -18,6 +19,8 @@ DEFAULT_WIDTH = 80
 NARROW_WIDTH = 60
 MIN_COLUMN_WIDTH = 10
 """A column that is narrower is not worth wrapping into."""
+_TAKE_AWAY = "\r\033[2K"
+"""What stands in the present line of a terminal."""
 
 
 class Console:
@@ -33,6 +36,7 @@ class Console:
         self.is_debug = False
         self.is_plain = False
         """Whether nothing but text may go out, on a terminal too."""
+        self._has_status = False
 
     def write(self, text: str) -> None:
         """A piece of the answer, on stdout at once."""
@@ -72,7 +76,7 @@ class Console:
     def note(self, text: str, *, is_vital: bool = False) -> None:
         """A remark on stderr, left out with `-q` unless something would be lost with it."""
         if self.verbosity >= 0 or is_vital:
-            _write_safely(sys.stderr, self._between_words(_harmless(text)) + "\n")
+            self.aside(self._between_words(_harmless(text)) + "\n")
 
     def control(self, sequence: str) -> bool:
         """A control sequence of ours for a terminal; returns whether there is one."""
@@ -81,14 +85,15 @@ class Console:
         return self.is_live
 
     def aside(self, text: str) -> None:
-        """Text on stderr as it is, for what comes in pieces beside the answer."""
-        _write_safely(sys.stderr, text)
+        """Text on stderr as it is, for what comes in pieces beside the answer; the passing line goes."""
+        is_torn, self._has_status = self._has_status, False
+        _write_safely(sys.stderr, _TAKE_AWAY + text if is_torn else text)
 
     def status(self, text: str) -> None:
         """A passing line on a terminal's stderr, in the place of the last one; "" takes it away."""
         if self.is_live:
-            text = self.dim(text[: self.width() - 1])
-            _write_safely(sys.stderr, f"\r\033[2K{text}")
+            self._has_status = bool(text)
+            _write_safely(sys.stderr, _TAKE_AWAY + self.dim(text[: self.width() - 1]))
 
     def dim(self, text: str) -> str:
         """`text` for what matters less, on stderr."""
@@ -107,21 +112,29 @@ class Console:
     def error(self, error: LlmctlError) -> None:
         """One line on stderr (a JSON object with `--json`)."""
         if self.is_json:
-            _write_safely(sys.stderr, json.dumps({"error": error.as_dict()}, ensure_ascii=False) + "\n")
+            self.aside(json.dumps({"error": error.as_dict()}, ensure_ascii=False) + "\n")
             return
         text = " ".join(error.message.split())
         hint = f" ({' '.join(error.hint.split())})" if error.hint else ""
         told = self._between_words(_harmless(f"error: {text}{hint}"))
         label = self._style("error:", "1;31")
-        _write_safely(sys.stderr, f"{label}{told.removeprefix('error:')}\n")
+        self.aside(f"{label}{told.removeprefix('error:')}\n")
 
-    def progress(self) -> AbstractContextManager[Progress]:
-        """A live bar on a terminal's stderr; silence elsewhere."""
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """A live bar on a terminal's stderr, the lines of the log above it; silence elsewhere."""
         if self.verbosity < 0 or not self.is_live:
-            return nullcontext(SilentProgress())
+            yield SilentProgress()
+            return
         from llmctl.cli.progress import RichProgress
 
-        return RichProgress(self.rich_stderr())
+        rich = self.rich_stderr()
+
+        def above(text: str) -> None:
+            rich.out(self._between_words(_harmless(text)), end="")
+
+        with log.shown_by(above), RichProgress(rich) as progress:
+            yield progress
 
     def rich_stderr(self) -> "RichConsole":
         """A rich console on stderr that follows `--color`."""

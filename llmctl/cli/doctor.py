@@ -20,6 +20,7 @@ from llmctl.cli.console import Console
 from llmctl.cli.options import Json, console_of, settings_of
 from llmctl.core.errors import LlmctlError
 from llmctl.core.places import Places
+from llmctl.core.sizes import shown
 
 if TYPE_CHECKING:
     from llmctl.loading.planning.hardware import Device
@@ -34,10 +35,10 @@ LIBRARIES = (
     "bitsandbytes",
 )
 OPTIONAL = {
-    "awq": "autoawq's kernels",
-    "auto_gptq": "auto-gptq's kernels",
-    "gptqmodel": "makes GPTQ and AWQ checkpoints",
-    "flash_attn": "attention kernels for CUDA",
+    "awq": "kernels that llmctl does not use",
+    "auto_gptq": "kernels that llmctl does not use",
+    "gptqmodel": "kernels for GPTQ and AWQ on CUDA",
+    "flash_attn": "attention that llmctl does not use",
 }
 # What importing a package that does not fit the installed torch or transformers has been seen to raise.
 BROKEN_IMPORT = (
@@ -52,7 +53,7 @@ BROKEN_IMPORT = (
     ValueError,
 )
 TESTED_TORCH, TESTED_TRANSFORMERS = "2.13", "5.24"
-GIB = 1024**3
+_ABSENT = "not installed"
 
 
 def doctor(ctx: typer.Context, is_json: Json = False) -> None:
@@ -131,7 +132,7 @@ def _usable(module: str) -> str:
         with contextlib.redirect_stdout(sys.stderr):
             importlib.import_module(module)
     except ModuleNotFoundError as error:
-        return "not installed" if error.name == module else f"does not import: {error}"
+        return _ABSENT if error.name == module else f"does not import: {error}"
     except BROKEN_IMPORT as error:
         return f"does not import: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     return "usable"
@@ -263,15 +264,13 @@ def _tell(console: Console, found: dict[str, Any]) -> None:
     _section(
         console, "libraries", {name: version or "missing" for name, version in found["libraries"].items()}
     )
-    _section(
-        console, "optional", {name: f"{found['optional'][name]} ({use})" for name, use in OPTIONAL.items()}
-    )
+    _tell_optional(console, found["optional"])
     _section(console, "devices", {device["kind"]: _device_line(device) for device in found["devices"]})
     cpu = found["cpu"]
     features = ", ".join(cpu["features"]) or "none that matter"
     compiler = cpu["compiler"] or "none (torch.compile cannot be used)"
     _section(console, "cpu", {"cores": str(cpu["cores"]), "features": features, "compiler": compiler})
-    _tell_kernels(console, found["kernels"])
+    _tell_kernels(console, found["kernels"], [device["kind"] for device in found["devices"]])
     _section(
         console,
         "places",
@@ -285,19 +284,40 @@ def _tell(console: Console, found: dict[str, Any]) -> None:
     )
 
 
-def _tell_kernels(console: Console, kernels: dict[str, Any]) -> None:
+def _tell_optional(console: Console, optional: dict[str, str]) -> None:
+    rows = {name: f"{state} ({OPTIONAL[name]})" for name, state in optional.items() if state != _ABSENT}
+    _section(console, "optional", rows or {"-": "none, and none is needed"})
+
+
+def _tell_kernels(console: Console, kernels: dict[str, Any], kinds: list[str]) -> None:
     native, packages = kernels["bitsandbytes"], kernels["packages"]
     rows = {f"cpu {method}": title for method, title in kernels["cpu"].items()}
     rows["bitsandbytes"] = f"{native['version'] or 'missing'}, its native library {native['state']}"
-    rows |= {f"cuda {name}": f"{path['title']}: {path['state']}" for name, path in kernels["cuda"].items()}
+    if "cuda" in kinds:
+        rows |= {
+            f"cuda {name}": f"{path['title']}: {path['state']}" for name, path in kernels["cuda"].items()
+        }
+    else:
+        rows["cuda"] = _why_no_cuda(kernels["cuda"])
     for name, package in packages.items():
-        use = f"{'used' if package['is_used'] else 'not used'}: {package['why']}"
-        rows[name] = package["why"] if package["version"] is None else f"{package['version']} {use}".strip()
+        if package["version"] is not None:
+            use = f"{'used' if package['is_used'] else 'not used'}: {package['why']}"
+            rows[name] = f"{package['version']} {use}".strip()
+    if absent := [name for name in packages if name not in rows]:
+        rows["others"] = f"not installed, not needed for GPTQ and AWQ files: {', '.join(absent)}"
     _section(console, "quantised kernels", rows)
 
 
+def _why_no_cuda(paths: dict[str, Any]) -> str:
+    if "-" in paths:
+        return f"{paths['-']['title']}: {paths['-']['state']}"
+    version = _version("torch") or "none"
+    why = "is built without CUDA" if version.endswith("+cpu") else "finds no device"
+    return f"not here: torch {version} {why}"
+
+
 def _device_line(device: dict[str, Any]) -> str:
-    memory = f"{device['free_bytes'] / GIB:.1f} of {device['total_bytes'] / GIB:.1f} GiB free"
+    memory = f"{shown(device['free_bytes'])} of {shown(device['total_bytes'])} free"
     return f"{device['name']}, {memory}, {'native' if device['native_bfloat16'] else 'no native'} bfloat16"
 
 

@@ -157,7 +157,7 @@ Load4bit = Annotated[bool, _loading("Pack them into 4 bits, the way that is fast
 Quantization = Annotated[
     str | None,
     _loading(
-        "Pack them so, or the format that the checkpoint must have (gptq, awq, fp8, ...).",
+        "Pack them so, or the format that the checkpoint must have (gptq, awq, ...); none: as it is stored.",
         "--quantization",
         metavar="int8|int4|nf4|fp4|none|FORMAT",
     ),

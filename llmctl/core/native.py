@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from llmctl.core.places import Places, private_folder
+from llmctl.core.settings import SWITCHES
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ _TIMEOUT_S = 60
 
 def compiler() -> str | None:
     """Path of the C compiler that would be used; None without one, and where the user wants none."""
-    if os.environ.get(VARIABLE, "").lower() in ("off", "0", "no", "false"):
+    if not SWITCHES.get(os.environ.get(VARIABLE, "").lower(), True):
         return None
     names = (os.environ.get("CC", ""), *_COMPILERS)
     return next((found for name in names if name and (found := shutil.which(name))), None)

@@ -22,6 +22,11 @@ from llmctl.core.types import SamplingParams
 log = logging.getLogger(__name__)
 
 PREFIX = "LLMCTL_"
+SWITCHES: Mapping[str, bool] = {
+    **dict.fromkeys(("on", "1", "yes", "true"), True),
+    **dict.fromkeys(("off", "0", "no", "false"), False),
+}
+"""What `LLMCTL_NATIVE` may be, in small letters."""
 FILE_NAME = "llmctl.toml"
 USER_FILE_NAME = "config.toml"
 # Variables that are read elsewhere and are no settings.
@@ -49,9 +54,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "history": ("on", "off"),
     "hub": ("huggingface", "modelscope"),
 }
+MAX_GPUS = 1024
 RANGES: dict[str, Range] = {
     "context": Range(kind=int, low=1),
     "timeout": Range(kind=float, low=0, high=86_400, open_low=True),
+    "num_gpus": Range(kind=int, low=1, high=MAX_GPUS),
 }
 NOT_OF_A_PROJECT = ("url",)
 """A folder that somebody cloned must not decide these."""
@@ -67,7 +74,13 @@ class Settings:
     device: str = "auto"
     dtype: str = "auto"
     quantization: str | None = None
-    """How weights are packed while a model loads, by `loading.quant_choice`; None: as they are stored."""
+    """How weights that are not packed already are while a model loads; None: as they are stored."""
+    num_gpus: int | None = None
+    """How many GPUs a model is spread over."""
+    gpus: str | None = None
+    """Which GPUs may be used, numbers with commas between; None: those from 0 on."""
+    max_gpu_memory: str | None = None
+    """What weights may take on each GPU, such as 20GiB."""
     color: str = "auto"
     system: str | None = None
     url: str | None = None
@@ -173,6 +186,9 @@ def _of_a_project(values: dict[str, Any], path: Path) -> dict[str, Any]:
 def _variables(environ: Mapping[str, str], *, warns: bool) -> dict[str, str]:
     """The set `LLMCTL_*` variables by key; an empty one counts as not set."""
     found: dict[str, str] = {}
+    native = environ.get("LLMCTL_NATIVE", "")
+    if native and native.lower() not in SWITCHES:
+        raise UsageError(f"LLMCTL_NATIVE must be on or off, not {native!r}")
     for name, text in sorted(environ.items()):
         if not name.startswith(PREFIX) or name in OTHER_VARIABLES or not text:
             continue

@@ -1,4 +1,4 @@
-"""Sizes of memory as people write them."""
+"""Sizes of memory and counts of parameters as people write and read them."""
 
 import re
 
@@ -12,6 +12,7 @@ _UNITS = {
 _BY_LOWER = {unit.lower(): size for unit, size in _UNITS.items()}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 _MAX_BYTES = 10**18
+_COUNTS = ((10**9, "B", "billion"), (10**6, "M", "million"), (10**3, "K", "thousand"))
 
 
 def parse_size(text: str, *, flag: str) -> int:
@@ -26,3 +27,22 @@ def parse_size(text: str, *, flag: str) -> int:
     if not 0 < num_bytes <= _MAX_BYTES:
         raise UsageError(f"{flag} must be between 1 kB and 1 EB, not {text!r}")
     return num_bytes
+
+
+def shown(num_bytes: int) -> str:
+    """A size in the largest unit that leaves a number above 1: "4.4 MiB"."""
+    size, unit = float(num_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def shown_count(count: int, *, in_words: bool = False) -> str:
+    """A number of parameters as models are called: "8.0 B", "135 M"; in words "8.0 billion"."""
+    for size, letter, word in _COUNTS:
+        if count >= size:
+            value = count / size
+            return f"{value:.{1 if value < 100 else 0}f} {word if in_words else letter}"
+    return str(count)

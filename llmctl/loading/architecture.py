@@ -11,28 +11,43 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_MAPPING_NAMES,
 )
 
 from llmctl.core.errors import BadFileError, UsageError
-from llmctl.loading.checkpoint import Checkpoint
+from llmctl.loading.facts.shape import text_config
 
 Generates = Literal["causal", "encoder-decoder", "jacobi"]
 _REPEATS_PROMPT = ("codet5p",)
 """Encoder-decoders whose decoder goes on from the prompt that the encoder reads: CodeT5+ of 2b and above."""
+_HEADLESS = frozenset(MODEL_MAPPING_NAMES.values())
+_OF_JUDGES = frozenset(
+    name
+    for table in (
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+        MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
+        MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
+    )
+    for name in table.values()
+)
 _OF_SPEECH = ("seamless_m4t", "seamless_m4t_v2")
 
 
-def check(checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
-    """Refuse what transformers could not run.
+def check(config: Mapping[str, Any], *, name: str, trust_remote_code: bool) -> None:
+    """Refuse what transformers could not run, by the `config.json` of the model `name`.
 
     Raises `UsageError` for code of the repository that nobody trusts yet, else `BadFileError`.
     """
-    config, name = checkpoint.config, checkpoint.name
     kind = config.get("model_type")
     if "auto_map" in config and not is_known(config):
         if not trust_remote_code:
-            raise own_code(checkpoint)
+            raise own_code(name)
         return
     if not is_known(config):
         version = transformers.__version__
@@ -40,18 +55,26 @@ def check(checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
             f"{name} has the architecture {kind!r}, which transformers {version} does not know",
             hint="a newer transformers may: pip install -U transformers",
         )
-    if not (_continues_text(config) or _answers_text(config)):
+    if not (_continues_text(config) or _answers_text(config)) or _lacks_output(config):
         told = config.get("architectures")
         names = ", ".join(map(str, told)) if isinstance(told, list) else kind
         raise BadFileError(f"{name} ({names}) is not a model that continues text, so it cannot chat")
 
 
-def own_code(checkpoint: Checkpoint) -> UsageError:
+def own_code(name: str) -> UsageError:
     """The refusal of code that comes with a model."""
     return UsageError(
-        f"{checkpoint.name} runs on code from its own repository, which llmctl does not run unasked",
+        f"{name} runs on code from its own repository, which llmctl does not run unasked",
         hint="read that code, then add --trust-remote-code",
     )
+
+
+def no_sizes(config: Mapping[str, Any]) -> str | None:
+    """What the config says of sizes that are none, which may be why a model does not load."""
+    keys = ("hidden_size", "head_dim", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+    sizes = {key: text_config(config).get(key) for key in keys}
+    found = [f"{key}={size}" for key, size in sizes.items() if isinstance(size, int) and size < 1]
+    return f"its config.json says {', '.join(found)}" if found else None
 
 
 def is_known(config: Mapping[str, Any]) -> bool:
@@ -60,16 +83,20 @@ def is_known(config: Mapping[str, Any]) -> bool:
     return isinstance(kind, str) and kind in CONFIG_MAPPING
 
 
-def generates(config: Any, *, name: str, asked: str | None) -> Generates:
-    """How a model with the loaded `config` generates; `asked` is what its family's row says, if any.
-
-    Raises `UsageError` where the two cannot both be right, and for a family that does not generate.
-    """
+def check_family(name: str, asked: str | None) -> None:
+    """Raise `UsageError` for a family whose row says that it does not generate."""
     if asked == "none":
         raise UsageError(
             f"{name} belongs to a family that does not generate text",
             hint=f"`llmctl models match {name} --explain` says which family, and why",
         )
+
+
+def generates(config: Any, *, name: str, asked: str | None) -> Generates:
+    """How a model with the loaded `config` generates; `asked` is what its family's row says, if any.
+
+    Raises `UsageError` where the two cannot both be right.
+    """
     found: Generates = "encoder-decoder" if config.is_encoder_decoder else "causal"
     if asked is None or asked == found:
         return found
@@ -145,6 +172,17 @@ def _answers_text(config: Mapping[str, Any]) -> bool:
     return (
         kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES and _is_pair(config) and kind not in _OF_SPEECH
     )
+
+
+def _lacks_output(config: Mapping[str, Any]) -> bool:
+    """Whether the classes that a config names have no output layer for text: they embed or judge."""
+    told = config.get("architectures")
+    named = set(map(str, told)) if isinstance(told, list) and told else {""}
+    if named <= _OF_JUDGES:
+        return True
+    own = getattr(CONFIG_MAPPING[config["model_type"]], "tie_word_embeddings", True)
+    # Where it is the table of tokens, it is there all the same.
+    return named <= _HEADLESS and config.get("tie_word_embeddings", own) is False
 
 
 def _is_pair(config: Mapping[str, Any]) -> bool:

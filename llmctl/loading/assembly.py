@@ -4,8 +4,6 @@ stored tensors (`reading`) -> parts of one weight together, decoded (`quant.form
 conversion of weights -> packed as they arrive (`quantiser`) or set as they are
 """
 
-import contextlib
-import importlib
 import logging
 import re
 from collections import defaultdict
@@ -105,18 +103,22 @@ def build(assembly: Assembly) -> Any:
     except RuntimeError as error:
         if reason := devices.out_of_memory(error):
             raise _out_of_memory(assembly, reason) from error
-        raise BadFileError(f"the weights of {checkpoint.name} do not load: {first_line(error)}") from error
+        raise BadFileError(
+            f"the weights of {checkpoint.name} do not load: {first_line(error)}",
+            hint=architecture.no_sizes(checkpoint.config),
+        ) from error
     except UNREADABLE as error:
-        raise BadFileError(f"{checkpoint.name} does not load: {first_line(error)}") from error
-    if assembly.plan.dtype == "float16":
-        _check_overflow(assembly, model)
+        raise BadFileError(
+            f"{checkpoint.name} does not load: {first_line(error)}",
+            hint=architecture.no_sizes(checkpoint.config),
+        ) from error
     return model.eval()
 
 
 def _check_overflow(assembly: Assembly, model: Any) -> None:
     """Numbers of a file in bfloat16 or float32 can be too large for float16."""
     for name, parameter in model.named_parameters():
-        if parameter.numel() and parameter.dtype == torch.float16 and not bool(parameter.isfinite().all()):
+        if parameter.dtype == torch.float16 and bool(parameter.isinf().any()):
             raise BadFileError(
                 f"{name} of {assembly.checkpoint.name} holds numbers that are too large for float16",
                 hint="take --dtype bfloat16 or float32",
@@ -173,6 +175,7 @@ def _from_tensors(assembly: Assembly) -> Any:
             raise _missing(checkpoint.name, unfilled)
         quantiser.forget(model)
     _check_report(assembly, report, model.config)
+    _check_overflow(assembly, model)
     return model
 
 
@@ -221,6 +224,8 @@ def _tensors(
             hint="take quantization_config out of config.json if the weights are right as they are",
         )
     for name, found in parts.items():
+        if name in stored and reader.part(name) is None:
+            raise bad(name, f"the checkpoint has it twice, dense and quantised ({reader.title})")
         yield (
             name,
             QuantisedTensor(name=name, parts=found, reader=reader, dtype=assembly.dtype, taken_by=own),
@@ -245,20 +250,22 @@ def _from_folder(assembly: Assembly) -> Any:
     _refuse_what_a_folder_cannot(assembly)
     auto_class = architecture.auto_class(assembly.config, is_pair=assembly.config.is_encoder_decoder)
     assembly.progress.stage(f"load {checkpoint.name}")
-    with _without_bars() if checkpoint.gguf is not None else contextlib.nullcontext():
-        model, report = auto_class.from_pretrained(
-            checkpoint.folder,
-            config=assembly.config,
-            dtype=assembly.dtype,
-            device_map=_device_map(plan),
-            max_memory=dict(plan.max_memory) if plan.max_memory else None,
-            local_files_only=True,
-            trust_remote_code=assembly.trust_remote_code,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **_source(checkpoint),
-        )
+    model, report = auto_class.from_pretrained(
+        checkpoint.folder,
+        config=assembly.config,
+        dtype=assembly.dtype,
+        device_map=_device_map(plan),
+        max_memory=dict(plan.max_memory) if plan.max_memory else None,
+        local_files_only=True,
+        trust_remote_code=assembly.trust_remote_code,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **_source(checkpoint),
+    )
     _check_report(assembly, report, model.config)
+    _check_overflow(assembly, model)
+    for name, parameter in model.named_parameters():
+        check_numbers(f"{checkpoint.gguf or checkpoint.name}: {name}", parameter.detach())
     if plan.quant is not None:
         _told(prepare.quantise(model, plan.quant, dtype=assembly.dtype, memo=Memo()))
     return model
@@ -287,18 +294,6 @@ def _source(checkpoint: Checkpoint) -> dict[str, Any]:
     if hasattr(transformers, "GgufConfig"):
         words["quantization_config"] = transformers.GgufConfig(dequantize=True)
     return words
-
-
-@contextlib.contextmanager
-def _without_bars() -> Iterator[None]:
-    """transformers' reader of GGUF draws a bar that its own switch does not reach."""
-    reader: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
-    bar = reader.tqdm
-    reader.tqdm = lambda tensors, **words: tensors
-    try:
-        yield
-    finally:
-        reader.tqdm = bar
 
 
 def _check_report(assembly: Assembly, report: Mapping[str, Any], config: Any) -> None:

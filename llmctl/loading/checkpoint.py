@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import BadFileError, NotFoundError, UsageError
 from llmctl.core.places import expanded
@@ -17,8 +17,11 @@ from llmctl.loading import contents
 from llmctl.loading.gguf.head import SUFFIX as GGUF_SUFFIX
 from llmctl.loading.gguf.head import read_gguf
 from llmctl.loading.gguf.model import check_architecture, config_of
-from llmctl.loading.gguf.names import find_gguf, split_name
+from llmctl.loading.gguf.names import find_gguf, find_tagged, names_in, split_name
 from llmctl.loading.header import read_header
+
+if TYPE_CHECKING:
+    from llmctl.loading.hub.download import BeforeWeights
 
 _FILE_SUFFIXES = (GGUF_SUFFIX, ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json")
 _HUB_ID_MAX_SLASHES = 1
@@ -51,30 +54,41 @@ class Checkpoint:
     """The file, in `folder`, of a model that is kept as GGUF."""
 
 
-def locate(model: str, *, revision: str | None, progress: Progress) -> Checkpoint:
+def locate(
+    model: str, *, revision: str | None, progress: Progress, before_weights: "BeforeWeights | None" = None
+) -> Checkpoint:
     """Find `model`: a local folder or GGUF file, else an embedded model, else a repository of the hub.
 
-    What is of the hub is downloaded; `owner/name/FILE.gguf` and `owner/name:Q4_K_M` are one GGUF file of it.
-    Raises `UsageError` (a revision of something that has none), `NotFoundError`, `BadFileError`, and what
-    `hub.download` raises.
+    What is of the hub is downloaded, unless `before_weights` raises; `owner/name/FILE.gguf` and
+    `owner/name:Q4_K_M` are one GGUF file of it. Raises `UsageError` (a revision of something that has none),
+    `NotFoundError`, `BadFileError`, and what `hub.download` raises.
     """
     folder = _local_folder(model)
     name = folder.resolve().name.removesuffix(GGUF_SUFFIX) if folder else model
     if folder is None:
         folder = _embedded().get(model)
     if folder is None:
-        from llmctl.loading.hub import download as hub
-
-        repo_id, wanted = split_name(model)
-        found = hub.download(repo_id, revision=revision, progress=progress, gguf=wanted)
-        commit = found.name if found.is_dir() else found.parent.name
-        return open_folder(found, name=model, revision=revision, commit=commit)
+        return download(model, revision=revision, progress=progress, before_weights=before_weights)
     if revision is not None:
         raise UsageError(
             f"--revision {revision} is for models of the hub, and {model} is {folder}",
             hint="leave --revision out",
         )
     return open_folder(folder, name=name)
+
+
+def download(
+    model: str, *, revision: str | None, progress: Progress, before_weights: "BeforeWeights | None" = None
+) -> Checkpoint:
+    """The model that the hub has by this name, whatever is here by the same; raises as `locate` does."""
+    from llmctl.loading.hub import download as hub
+
+    repo_id, wanted = split_name(model)
+    found = hub.download(
+        repo_id, revision=revision, progress=progress, gguf=wanted, before_weights=before_weights
+    )
+    commit = found.name if found.is_dir() else found.parent.name
+    return open_folder(found, name=model, revision=revision, commit=commit)
 
 
 def open_folder(
@@ -87,7 +101,7 @@ def open_folder(
     file = find_gguf(folder)
     if file is not None:
         return _open_gguf(file, name=name or file.stem, revision=revision, commit=commit)
-    names = _names(folder)
+    names = names_in(folder)
     if contents.CONFIG not in names:
         _refuse_folder(folder, names)
     contents.refuse_unusable(str(folder), names)
@@ -152,7 +166,14 @@ def _local_folder(model: str) -> Path | None:
         # A stray folder called `demo` must not hide the embedded model; `./demo` still means the folder.
         is_stray = model in _embedded() and not (path / contents.CONFIG).exists()
         return None if is_stray else path
-    if _is_path_like(model) and (split_name(model)[1] is None or path.parent.is_dir()):
+    if path.exists():
+        raise BadFileError(
+            f"{model} is a device or pipe, not a model",
+            hint=f"give a folder with {contents.CONFIG} and *.safetensors, or a *.gguf file",
+        )
+    if (tagged := find_tagged(model)) is not None:
+        return tagged
+    if is_path_like(model) or (model.endswith(GGUF_SUFFIX) and path.parent.is_dir()):
         kind = "file" if model.endswith(GGUF_SUFFIX) else "folder"
         raise NotFoundError(f"no such {kind}: {model}", hint=_sibling_hint(path))
     return None
@@ -169,22 +190,16 @@ def _path(model: str) -> Path:
     return path
 
 
-def _names(folder: Path) -> list[str]:
-    """Links that lead nowhere do not count."""
-    try:
-        return [path.name for path in folder.iterdir() if path.exists()]
-    except OSError as error:
-        raise BadFileError(f"cannot read {folder}: {error.strerror}") from error
-
-
-def _is_path_like(model: str) -> bool:
+def is_path_like(model: str) -> bool:
+    """Whether a name can only be a path: no model of the hub is called like it."""
     if model.startswith((".", "/", "~")) or "\\" in model or "://" in model:
         return True
-    return model.endswith(("/", *_FILE_SUFFIXES)) or model.count("/") > _HUB_ID_MAX_SLASHES
+    is_long = model.endswith(("/", *_FILE_SUFFIXES)) or model.count("/") > _HUB_ID_MAX_SLASHES
+    return is_long and split_name(model)[1] is None
 
 
 def _sibling_hint(path: Path) -> str:
-    siblings = _names(path.parent) if path.parent.is_dir() else []
+    siblings = names_in(path.parent) if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, siblings, n=1)
     if near:
         return f"did you mean {path.parent / near[0]}?"

@@ -2,9 +2,11 @@
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,18 +16,19 @@ from llmctl.adapters.foreign import named
 from llmctl.core.errors import BadFileError, UsageError
 from llmctl.core.progress import Progress
 from llmctl.core.types import SamplingParams
-from llmctl.loading import architecture, devices, recommended
+from llmctl.loading import architecture, devices, lookahead, recommended
 from llmctl.loading.architecture import Generates
 from llmctl.loading.assembly import Assembly, build
 from llmctl.loading.checkpoint import Checkpoint, locate
 from llmctl.loading.facts.context import context_length
 from llmctl.loading.facts.describe import describe_checkpoint
 from llmctl.loading.facts.quantisation import Quantisation
+from llmctl.loading.gguf_reader import handed_over
 from llmctl.loading.planning.plan import LoadPlan, PlanRequest, plan
 from llmctl.loading.readers import reader_of
 from llmctl.loading.tokenizer import load_tokenizer
 from llmctl.loading.unreadable import UNREADABLE, first_line
-from llmctl.quant import foreign, prepare
+from llmctl.quant import cuda, foreign, packed_model, prepare
 from llmctl.quant.activations import Memo
 
 log = logging.getLogger(__name__)
@@ -83,16 +86,22 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
     Raises every kind of `LlmctlError` that `checkpoint.locate` and `plan.plan` raise; `BadFileError` for
     an architecture that cannot be run, a missing tokenizer or weights that do not belong to the config.
     """
-    checkpoint = locate(request.model, revision=request.revision, progress=progress)
-    architecture.check(checkpoint, trust_remote_code=request.trust_remote_code)
+    # A wrong name in it is told wherever a model is loaded, not only where it would matter.
+    cuda.untried_wanted(os.environ)
+    architecture.check_family(request.model, request.generates)
+    wishes, trust = _wishes(request), request.trust_remote_code
+    look = partial(lookahead.check, name=request.model, wishes=wishes, trust_remote_code=trust)
+    checkpoint = locate(request.model, revision=request.revision, progress=progress, before_weights=look)
+    architecture.check(checkpoint.config, name=checkpoint.name, trust_remote_code=trust)
     reader = reader_of(checkpoint, request.formats)
-    facts = describe_checkpoint(checkpoint)
-    chosen = plan(_wishes(request), facts, devices.available())
+    facts = describe_checkpoint(checkpoint, request.formats)
+    chosen = plan(wishes, facts, devices.available())
     for reason in chosen.reasons:
         log.info("%s", reason)
+    log.info("%s takes about %s", checkpoint.name, chosen.size)
     progress.stage(f"load {checkpoint.name}")
     kernels = _foreign_kernels(facts.quantisation, chosen)
-    with _quiet_transformers():
+    with _quiet_transformers(), handed_over(checkpoint.gguf):
         config = _config(checkpoint, request)
         if kernels is None:
             _forget_quantisation(config)
@@ -114,7 +123,10 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
                     progress=progress,
                 )
             )
-    loaded = _loaded(checkpoint, chosen, model, tokenizer)
+    packed_model.adopt(model)
+    # A pair is made for one right answer, unless its makers say otherwise.
+    is_greedy = generates == "encoder-decoder"
+    loaded = _loaded(checkpoint, chosen, model, tokenizer, is_greedy=is_greedy)
     if generates == "encoder-decoder":
         loaded = _with_own_lengths(loaded, checkpoint)
     recommended.tell_not_followed(checkpoint)
@@ -150,7 +162,8 @@ def _config(checkpoint: Checkpoint, request: LoadRequest) -> Any:
         )
     except UNREADABLE as error:
         raise BadFileError(
-            f"the config.json of {checkpoint.name} does not load: {first_line(error)}"
+            f"the config.json of {checkpoint.name} does not load: {first_line(error)}",
+            hint=architecture.no_sizes(checkpoint.config),
         ) from error
     return config
 
@@ -170,7 +183,10 @@ def _forget_quantisation(config: Any) -> None:
             del part.quantization_config
 
 
-def _loaded(checkpoint: Checkpoint, chosen: LoadPlan, model: Any, tokenizer: Any) -> LoadedModel:
+def _loaded(
+    checkpoint: Checkpoint, chosen: LoadPlan, model: Any, tokenizer: Any, *, is_greedy: bool
+) -> LoadedModel:
+    settings = {**({"do_sample": False} if is_greedy else {}), **checkpoint.generation_config}
     return LoadedModel(
         name=checkpoint.name,
         model=model,
@@ -179,7 +195,7 @@ def _loaded(checkpoint: Checkpoint, chosen: LoadPlan, model: Any, tokenizer: Any
         context_length=context_length(checkpoint.config, tokenizer_limit=tokenizer.model_max_length),
         vocabulary_size=_vocabulary_size(model),
         end_ids=recommended.end_ids(checkpoint, tokenizer),
-        default_sampling=recommended.recommended_sampling(checkpoint.generation_config),
+        default_sampling=recommended.recommended_sampling(settings),
     )
 
 
@@ -190,14 +206,12 @@ def _vocabulary_size(model: Any) -> int:
 
 
 def _with_own_lengths(loaded: LoadedModel, checkpoint: Checkpoint) -> LoadedModel:
-    """`loaded`, with the lengths of encoder and decoder apart, and made for one right answer."""
+    """`loaded`, with the lengths of encoder and decoder apart."""
     encoder, decoder = recommended.lengths(checkpoint, loaded.tokenizer)
-    greedy = {"do_sample": False, **checkpoint.generation_config}
     return replace(
         loaded,
         context_length=encoder,
         answer_length=None if architecture.repeats_prompt(loaded.model.config) else decoder,
-        default_sampling=recommended.recommended_sampling(greedy),
     )
 
 

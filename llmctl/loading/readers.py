@@ -1,29 +1,54 @@
 """Who reads the weights of a quantised checkpoint: its configuration or an older tool's file says it, or the
-user."""
+user. No torch until `reader_of` opens a reader.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import BadFileError, UsageError
 from llmctl.loading.checkpoint import Checkpoint
-from llmctl.loading.facts.quantisation import quantisation_of, settings_of
+from llmctl.loading.facts.quantisation import older_settings_of, quantisation_of, settings_of
 from llmctl.loading.header import read_header
-from llmctl.quant.formats.base import Reader
-from llmctl.quant.formats.table import open_reader
+from llmctl.quant.formats.settings import newest_names
+from llmctl.quant.formats.table import method_of, open_reader
+
+if TYPE_CHECKING:
+    from llmctl.quant.formats.base import Reader
+
+_OF_NUMBERS = ("quant_method", "bits", "group_size", "desc_act", "sym", "checkpoint_format", "zero_point")
+"""What the numbers of a weight depend on, and the user may say."""
 
 
-def reader_of(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> Reader | None:
+def reader_of(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> "Reader | None":
     """The reader of a quantised checkpoint; None for a dense one, and for GGUF, which transformers reads.
 
-    `overrides` are the user's own words on how it is quantised. Raises `BadFileError` for weights that are
-    packed in a way that nothing explains, and all that `open_reader` raises.
+    `overrides` are the user's own words on how it is quantised. Raises all that `told_of` and `open_reader`
+    raise.
+    """
+    told = told_of(checkpoint, overrides)
+    if told is None:
+        return None
+    names = [name for file in checkpoint.weight_files for name in read_header(file)]
+    return open_reader(told, names, {key: overrides[key] for key in overrides if key != "quant_method"})
+
+
+def told_of(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """How the weights are quantised by a method that llmctl reads; None where `reader_of` has none.
+
+    What the files say, under the user's method; the other `overrides` are for the reader. Raises
+    `BadFileError` for a method that llmctl does not read, for files that contradict each other, and for
+    weights that are packed in a way that nothing explains; `UsageError` for overrides on dense weights.
     """
     if checkpoint.gguf is not None:
         return None
     told = settings_of(checkpoint.config, checkpoint.folder)
     if told is not None and not isinstance(told, Mapping):
-        raise BadFileError(f"{checkpoint.name}: the quantization_config of its config.json is not an object")
-    if told is None and "quant_method" not in overrides:
+        raise BadFileError(
+            f"{checkpoint.name}: the quantization_config of its config.json is {told!r}, not an object",
+            hint="take it out of config.json if the weights are not quantised",
+        )
+    method = overrides.get("quant_method")
+    if told is None and not method:
         _refuse_unexplained(checkpoint)
         if overrides:
             raise UsageError(
@@ -31,17 +56,36 @@ def reader_of(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> Reader | 
                 hint="leave it out; --load-8bit and --load-4bit quantise while loading",
             )
         return None
-    names = [name for file in checkpoint.weight_files for name in read_header(file)]
-    words = dict(overrides)
-    method = words.pop("quant_method", None)
-    return open_reader({**(told or {}), **({"quant_method": method} if method else {})}, names, words)
+    _refuse_contradiction(checkpoint, told or {}, overrides)
+    told = {**(told or {}), **({"quant_method": method} if method else {})}
+    method_of(told)
+    return told
 
 
 def _refuse_unexplained(checkpoint: Checkpoint) -> None:
     packed = quantisation_of(None, checkpoint.bytes_by_dtype)
     if packed is not None:
+        is_fp8 = any(kind.startswith("F8") for kind in checkpoint.bytes_by_dtype)
+        words = "quant_method=fp8" if is_fp8 else "quant_method=gptq --quant-config bits=4"
         raise BadFileError(
             f"{checkpoint.name} is quantised ({packed.method})",
-            hint="say how, as in --quant-config quant_method=gptq --quant-config bits=4, "
-            "or take the model's 16-bit checkpoint",
+            hint=f"say how, as in --quant-config {words}, or take the model's 16-bit checkpoint",
         )
+
+
+def _refuse_contradiction(
+    checkpoint: Checkpoint, told: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> None:
+    """Tools wrote one thing into two files; where they differ, nobody but the user knows which is right."""
+    older = older_settings_of(checkpoint.folder)
+    if older is None:
+        return
+    file, said = older[0], newest_names(older[1])
+    told, own = newest_names(told), newest_names(overrides)
+    for key in _OF_NUMBERS:
+        one, other = told.get(key, said.get(key)), said.get(key, told.get(key))
+        if key not in own and str(one).lower() != str(other).lower():
+            raise BadFileError(
+                f"{checkpoint.name}: its config.json says {key}={one}, its {file} {key}={other}",
+                hint=f"say what is right: --quant-config {key}=...",
+            )

@@ -31,7 +31,7 @@ def load_tokenizer(
         )
     except UNREADABLE as error:
         if "trust_remote_code" in str(error):
-            raise architecture.own_code(checkpoint) from error
+            raise architecture.own_code(checkpoint.name) from error
         raise BadFileError(
             f"{checkpoint.name} has no tokenizer that can be read: {first_line(error)}",
             hint=f"put tokenizer.json and tokenizer_config.json into {checkpoint.folder}",

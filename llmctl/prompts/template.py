@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from llmctl.core.errors import BadFileError, NotFoundError, UsageError
+from llmctl.core.errors import NotFoundError, UsageError
+from llmctl.core.files import read_text
 from llmctl.core.places import expanded
 from llmctl.prompts.library import PromptTemplate, find
 
 OF_TOKENIZER, NO_TEMPLATE = "tokenizer", "none"
 """What a row says instead of a name: the template lives in the tokenizer; the family does not chat."""
+_MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +127,13 @@ def read(path: str) -> ChatTemplate:
     """
     file = expanded(path)
     try:
-        return ChatTemplate(file.read_text(encoding="utf-8"), str(file))
-    except FileNotFoundError as error:
+        text = read_text(file, called=f"the template {path!r}", max_bytes=_MAX_BYTES, may_wait=True)
+    except NotFoundError as error:
         return _by_name_or_file(path, error)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise BadFileError(f"cannot read the template {path!r}: {error}") from error
+    return ChatTemplate(text, str(file))
 
 
-def _by_name_or_file(path: str, missing: FileNotFoundError) -> ChatTemplate:
+def _by_name_or_file(path: str, missing: NotFoundError) -> ChatTemplate:
     try:
         return by_name(path)
     except NotFoundError as error:

@@ -8,10 +8,12 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import Tensor
+
+from llmctl.core.errors import UsageError
 
 _LARGEST = 127
 
@@ -101,6 +103,16 @@ class RowKernel(ABC):
         self.num_outputs, self.num_inputs = shape
         self.memo = memo
         self.permutation = None if permutation is None else memo.interned(permutation)
+
+    def __deepcopy__(self, copies: dict[int, Any]) -> Self:
+        # It never changes, so that the copies of a model share it.
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(
+            "packed weights are for this machine and cannot be pickled",
+            hint="load the model without quantisation to save it, or load it anew where it is needed",
+        )
 
     @property
     @abstractmethod

@@ -5,7 +5,7 @@ The class of the model keeps its gate, its norms and its biases; only the produc
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ class QuantExperts(nn.Module):
 
     kernels: dict[str, list[Kernel]]
     home: torch.device
+    num_packed: int
+    own_class: ClassVar[Any]
+    """The one that this is mixed into."""
     # Of the model's class:
     num_experts: int
     has_gate: bool
@@ -34,7 +37,13 @@ class QuantExperts(nn.Module):
     def hold(self, name: str, kernels: list[Kernel], dtype: torch.dtype, device: torch.device) -> None:
         """Compute the projection `name` by `kernels`, one an expert, from now on."""
         self.kernels[name], self.home = kernels, device
+        self.num_packed += getattr(self, name).numel()
         setattr(self, name, spent(dtype, device))
+
+    @property
+    def num_packed_bytes(self) -> int:
+        """Memory of the packed weights."""
+        return sum(kernel.num_bytes for kernels in self.kernels.values() for kernel in kernels)
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """[tokens, H] to [tokens, H]: for each token the weighted sum of what its experts say.
@@ -71,6 +80,10 @@ class QuantExperts(nn.Module):
         weight = getattr(self, name)[expert]
         return nn.functional.linear(x, weight.T if self.is_transposed else weight, bias)
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        # By the model's own class: a class made while running cannot be found by its name.
+        return _blank, (self.own_class,), self.__dict__
+
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         refuse_saving(prefix, is_packed=bool(self.kernels))
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -97,11 +110,18 @@ def adopt(module: nn.Module) -> QuantExperts:
     """Make `module` itself compute by kernels; its weights are what they were until `hold` takes them."""
     module.__class__ = _packed_class(type(module))  # type: ignore[arg-type]
     assert isinstance(module, QuantExperts)
-    module.kernels, module.home = {}, torch.device("meta")
+    module.kernels, module.home, module.num_packed = {}, torch.device("meta"), 0
     return module
 
 
 @functools.cache
 def _packed_class(kind: type[Any]) -> type[Any]:
     """`QuantExperts` before the model's own class, whose forward is then the dense way."""
-    return type(f"Quant{kind.__name__}", (QuantExperts, kind), {"__module__": kind.__module__})
+    return type(
+        f"Quant{kind.__name__}", (QuantExperts, kind), {"__module__": kind.__module__, "own_class": kind}
+    )
+
+
+def _blank(kind: Any) -> Any:
+    made: Any = _packed_class(kind)
+    return made.__new__(made)

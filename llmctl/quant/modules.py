@@ -41,6 +41,16 @@ class QuantLinear(nn.Module):
         self.kernel, self.home = kernel, device
         self.weight = spent(dtype, device)
 
+    @property
+    def num_packed(self) -> int:
+        """Weights that are packed."""
+        return self.in_features * self.out_features if self.kernel is not None else 0
+
+    @property
+    def num_packed_bytes(self) -> int:
+        """Memory of the packed weight."""
+        return self.kernel.num_bytes if self.kernel is not None else 0
+
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] to [..., N], in the type of `x`."""
         if self.kernel is None:
@@ -94,6 +104,16 @@ class QuantEmbedding(nn.Module):
         """Look up in `table` from now on."""
         self.table = table
         self.weight = spent(dtype, table.values.device)
+
+    @property
+    def num_packed(self) -> int:
+        """Weights that are packed."""
+        return self.num_embeddings * self.embedding_dim if self.table is not None else 0
+
+    @property
+    def num_packed_bytes(self) -> int:
+        """Memory of the packed table."""
+        return self.table.num_bytes if self.table is not None else 0
 
     def forward(self, ids: Tensor) -> Tensor:
         """int [...] to [..., K], in the type of `weight`."""

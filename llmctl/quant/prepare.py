@@ -133,7 +133,9 @@ def quantise(model: nn.Module, scheme: Scheme, *, dtype: torch.dtype, memo: Memo
 
 def _spare_parent(parent: nn.Module) -> None:
     """Keep transformers from initialising a module by way of its parent, which has no numbers of its own."""
-    if next(parent.named_parameters(recurse=False), None) is None:
+    own = (parent.named_parameters(recurse=False), parent.named_buffers(recurse=False))
+    # Buffers that no checkpoint has, such as GPT-Neo's mask, come by initialising alone.
+    if all(next(each, None) is None for each in own):
         modules.mark_loaded(parent)
 
 

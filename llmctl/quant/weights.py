@@ -52,6 +52,10 @@ class IntWeight:
         parts = (self.values, self.scale, self.zero, self.permutation)
         return sum(part.numel() * part.element_size() for part in parts if part is not None)
 
+    def __deepcopy__(self, copies: dict[int, Any]) -> "IntWeight":
+        # Nobody writes into it, so that the copies of a model share it.
+        return self
+
     def numbers(self) -> Tensor:
         """The values one by one: int8 [..., N, K], 0 to 15 for 4 bits."""
         return self.values if self.bits == 8 else unpack4(self.values)

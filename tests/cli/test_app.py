@@ -29,6 +29,27 @@ USAGE = {
         "llmctl config --help",
     ),
     "like no command at all": (["qqq"], "No such command 'qqq'", "llmctl --help"),
+    "a command of a group": (
+        ["pull", "x"],
+        "no such command: llmctl pull",
+        "did you mean llmctl models pull?",
+    ),
+    "a command of several groups": (
+        ["-v", "list"],
+        "no such command: llmctl list",
+        "did you mean llmctl models list or llmctl logs list?",
+    ),
+    "another tool's word": (["run", "demo"], "no such command: llmctl run", "did you mean llmctl chat?"),
+    "another tool's word in a group": (
+        ["logs", "rm", "1"],
+        "no such command: llmctl logs rm",
+        "did you mean llmctl logs delete?",
+    ),
+    "a command of another group": (
+        ["logs", "pull", "x"],
+        "no such command: llmctl logs pull",
+        "did you mean llmctl models pull?",
+    ),
     "no such flag": (["doctor", "--frobnicate"], "No such option: --frobnicate", "llmctl doctor --help"),
     "a misspelt flag": (
         ["chat", "--temprature", "1"],

@@ -9,7 +9,7 @@ from llmctl.cli import bench
 from llmctl.cli.app import run
 from tests.conftest import Llmctl
 
-QUICK = ("bench", "layers", "--shape", "demo", "--seconds", "0", "--device", "cpu")
+QUICK = ("bench", "layers", "--shape", "demo", "--seconds", "0.001", "--device", "cpu")
 
 
 def test_json_holds_one_object_for_each_figure(llmctl: Llmctl) -> None:
@@ -34,11 +34,14 @@ def test_text_says_what_was_measured_on_what(llmctl: Llmctl) -> None:
     assert lines[1].startswith("cpu (")
     assert " thread" in lines[1]
     heading = next(line for line in lines if line.startswith("layer"))
-    assert heading.split()[3:] == ["int8", "times", "nf4", "times"]
+    assert heading.split()[:2] == ["layer", "rows"]
+    assert heading.split()[3:] == ["us", "int8", "us", "times", "nf4", "us", "times"]
     rows = [line.split() for line in lines[lines.index(heading) + 1 :]]
     assert [row[0] for row in rows] == [*SHAPES["demo"].layers, "block"]
     assert all(len(row) == 7 and row[1] == "4" for row in rows)
-    assert "other work on this machine" in ended.err
+    announced, explained = ended.err.splitlines()
+    assert announced.startswith("measuring int8, nf4 against dense layers (rows 4) takes at least 1 s; ")
+    assert "other work on this machine" in explained
 
 
 def test_a_ratio_is_of_the_figures_beside_it(llmctl: Llmctl) -> None:
@@ -60,8 +63,9 @@ def test_a_ratio_is_of_the_figures_beside_it(llmctl: Llmctl) -> None:
             "--method must be of int8, int4, nf4, fp4 with commas between, not 'int3'",
         ),
         (("--method", ""), "--method must be of int8"),
-        (("--seconds", "-1"), "--seconds must be between 0 and 600, not -1.0"),
-        (("--seconds", "nan"), "--seconds must be between 0 and 600, not nan"),
+        (("--seconds", "-1"), "--seconds must be above 0 and at most 600, not -1.0"),
+        (("--seconds", "0"), "--seconds must be above 0 and at most 600, not 0.0"),
+        (("--seconds", "nan"), "--seconds must be above 0 and at most 600, not nan"),
         (("--device", "xpu"), "device 'xpu' cannot be used here"),
     ],
 )
@@ -86,7 +90,7 @@ def test_ctrl_c_ends_it_without_a_word(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(layers, "best_times", interrupted)
-    assert run([*QUICK, "--rows", "1", "--method", "int8"]) == 130
+    assert run([*QUICK, "-q", "--rows", "1", "--method", "int8"]) == 130
     assert capfd.readouterr() == ("", "")
 
 

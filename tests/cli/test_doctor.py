@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_an_optional_package_that_is_broken_is_told_with_its_reason(
     ended = llmctl("doctor", "--json")
     assert (ended.code, ended.err) == (0, "")
     assert json.loads(ended.out)["optional"]["awq"] == f"does not import: {reason}"
-    assert f"awq         does not import: {reason} (autoawq's kernels)" in llmctl("doctor").out
+    assert f"awq  does not import: {reason} (kernels that llmctl does not use)" in llmctl("doctor").out
 
 
 def test_an_optional_package_is_usable_or_not_installed(
@@ -212,6 +213,20 @@ def test_a_cuda_path_that_nobody_has_run_is_told_as_such(
     assert states()["torch-fp8"] == off.format("torch-fp8")
     monkeypatch.setenv("LLMCTL_UNTRIED_KERNELS", "all")
     assert "LLMCTL_UNTRIED_KERNELS must be 1 or of torch-int8" in llmctl("doctor").out
+
+
+def test_what_is_not_here_takes_no_more_than_a_line(llmctl: Llmctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [line.split(maxsplit=1) for line in llmctl("doctor").out.splitlines() if line.startswith("  ")]
+    told = {line[0]: line[1] for line in lines}
+    assert "auto-gptq" not in told
+    assert told["others"].startswith("not installed, not needed for GPTQ and AWQ files: ")
+    assert "torch-int4" not in told["cuda"]
+    plain = doctor._devices()
+    card = replace(plain[-1], kind="cuda", name="a card")
+    monkeypatch.setattr(doctor, "_devices", lambda: [card, *plain])
+    out = llmctl("doctor").out
+    assert "cuda torch-int4 " in out
+    assert "cuda: llmctl's tests have run on CPUs only" in out.partition("untested here")[2]
 
 
 def test_kernels_of_other_packages_are_told_with_their_use(llmctl: Llmctl, packages: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import tiny
 from tests.conftest import Llmctl
 from tests.server import Reply, ScriptedServer
 
@@ -54,6 +55,29 @@ def test_a_row_of_the_users_folder_needs_no_flag(
     (tmp_path / "adapters").mkdir()
     family(tmp_path / "adapters", "tokenizer", '[family.stop]\nstrings = ["Paris"]')
     assert llmctl("chat", "demo", "-p", "What is the capital of France?").out == "The capital of France is \n"
+
+
+def test_damaged_files_are_told_once(llmctl: Llmctl, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    for name in (str(tmp_path), str(tmp_path / "bad.gguf")):
+        (tmp_path / "bad.gguf").write_bytes(b"GGUF")
+        ended = llmctl("chat", name, "-v", "-p", "hi")
+        assert (ended.code, ended.err.count("\n")) == (7, 1), ended.err
+        (tmp_path / "bad.gguf").unlink()
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_a_recommendation_out_of_range_is_told_once(llmctl: Llmctl, tmp_path: Path, kind: str) -> None:
+    folder = tiny.folder(tmp_path / "model", kind)
+    tiny.edit_json(folder / "generation_config.json", do_sample=True, temperature=-3)
+    ended = llmctl("chat", str(folder), "-p", "hi", "--max-new-tokens", "1")
+    assert ended.code == 0
+    assert ended.err.count("temperature must be at least 0") == 1
+
+
+def test_a_model_that_is_nowhere_is_told_once(llmctl: Llmctl, tmp_path: Path) -> None:
+    ended = llmctl("chat", str(tmp_path / "nosuch"), "-v", "-p", "hi")
+    assert (ended.code, ended.err.count("\n")) == (3, 1)
 
 
 def test_a_broken_adapter_file_is_named(llmctl: Llmctl, tmp_path: Path) -> None:

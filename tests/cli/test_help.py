@@ -74,6 +74,7 @@ SURFACE: dict[str, tuple[list[str], list[str]]] = {
             *("MODEL", "--memory", "--context", "--device", "--dtype"),
             *("--load-8bit", "--load-4bit", "--quantization --quant"),
             *SPREADING,
+            *("--quant-config", "--revision", "--trust-remote-code"),
             *("--plan", "--adapter-file", "--json", *COMMON),
         ],
         [],

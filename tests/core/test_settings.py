@@ -203,7 +203,7 @@ def test_an_unknown_variable_is_warned_of(house: House, caplog: pytest.LogCaptur
 
 
 def test_variables_that_are_read_elsewhere_are_known(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    house.environ |= dict.fromkeys(settings.OTHER_VARIABLES - {"LLMCTL_CONFIG_HOME"}, "/tmp")
+    house.environ |= dict.fromkeys(settings.OTHER_VARIABLES - {"LLMCTL_CONFIG_HOME"}, "on")
     caplog.set_level(logging.WARNING, logger="llmctl")
     assert house.load() == Settings()
     assert caplog.records == []
@@ -272,6 +272,8 @@ def test_every_setting_can_be_a_variable_and_stand_in_a_file(house: House) -> No
         "history": "off",
         "hub": "modelscope",
         "quantization": "int8",
+        "gpus": "0,1",
+        "max_gpu_memory": "20GiB",
     }
     for key in settings.KEYS:
         house.environ[f"LLMCTL_{key.upper()}"] = texts.get(key, "1")
@@ -298,8 +300,17 @@ def test_a_project_cannot_send_conversations_to_a_server(house: House) -> None:
     assert "--url" in (caught.value.hint or "")
 
 
+def test_a_switch_that_says_neither_on_nor_off_is_refused(house: House) -> None:
+    house.environ["LLMCTL_NATIVE"] = "banana"
+    with pytest.raises(UsageError, match=r"^LLMCTL_NATIVE must be on or off, not 'banana'$"):
+        house.load()
+    house.environ["LLMCTL_NATIVE"] = "Off"
+    assert house.load() == Settings()
+
+
 @pytest.mark.parametrize(
-    ("key", "text"), [("timeout", "0"), ("context", "0"), ("context", "1.5"), ("log", "yes")]
+    ("key", "text"),
+    [("num_gpus", "0"), ("timeout", "0"), ("context", "0"), ("context", "1.5"), ("log", "yes")],
 )
 def test_a_setting_out_of_range_is_refused_by_its_variable(house: House, key: str, text: str) -> None:
     house.environ[f"LLMCTL_{key.upper()}"] = text

@@ -24,12 +24,14 @@ from llmctl.loading import (
     GptqConfig,
     XftConfig,
     api,
+    arguments,
     get_context_length,
     load_model,
 )
 from llmctl.loading.apart import joined
 from llmctl.loading.loader import LoadedModel, LoadRequest
 from tests import tiny
+from tests.quant.formats import packers_gptq
 
 PARAMETERS = [
     *("model_path", "device", "num_gpus", "max_gpu_memory", "dtype", "load_8bit", "cpu_offloading"),
@@ -130,7 +132,8 @@ def test_the_main_revision_is_what_a_model_has_anyway(asked: list[LoadRequest]) 
     ("config", "formats"),
     [
         ({}, {}),
-        ({"gptq_config": GptqConfig(ckpt="elsewhere")}, {}),
+        # FastChat's worker says this much with every model.
+        ({"gptq_config": GptqConfig("demo", act_order=False), "awq_config": AWQConfig("demo")}, {}),
         ({"gptq_config": GptqConfig(wbits=4)}, {"quant_method": "gptq", "bits": 4}),
         (
             {"gptq_config": GptqConfig(wbits=3, groupsize=128, act_order=False)},
@@ -147,6 +150,42 @@ def test_what_is_said_of_a_checkpoint_goes_before_its_files_and_defaults_do_not(
 ) -> None:
     load_model("demo", **config)
     assert asked[0].formats == formats
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "wanted"),
+    [
+        ("cpu:0", None, ("cpu", None, 1)),
+        (torch.device("cpu"), None, ("cpu", None, 1)),
+        ("cuda", None, ("cuda", None, 1)),
+        ("cuda:1", None, ("cuda", (1,), None)),
+        (torch.device("cuda", 0), None, ("cuda", (0,), None)),
+        (torch.device("mps", 0), None, ("mps", None, 1)),
+        ("cuda", [0, 2], ("cuda", (0, 2), None)),
+        ("cuda", range(2), ("cuda", (0, 1), None)),
+    ],
+)
+def test_a_device_may_be_torchs_and_have_a_number(
+    asked: list[LoadRequest], device: Any, gpus: Any, wanted: tuple[object, ...]
+) -> None:
+    load_model("demo", device, gpus=gpus)
+    assert (asked[0].plan.device, asked[0].plan.gpus, asked[0].plan.num_gpus) == wanted
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, "bfloat16", "torch.bfloat16"])
+def test_a_dtype_may_be_torchs_or_its_name(asked: list[LoadRequest], dtype: Any) -> None:
+    load_model("demo", dtype=dtype)
+    assert asked[0].plan.dtype == "bfloat16"
+
+
+def test_a_path_is_a_folder_and_nothing_else(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = load_model(Path(folder), Path("cpu").name)
+    assert model.name_or_path == folder
+    monkeypatch.chdir(Path(folder).parent)
+    assert load_model(Path(Path(folder).name), "cpu")[0].name_or_path == folder
+    for name in ("demo", "Qwen/Qwen3-0.6B"):
+        with pytest.raises(NotFoundError, match="no such folder"):
+            load_model(Path(name))
 
 
 def test_a_familys_row_says_how_its_models_are_loaded(asked: list[LoadRequest]) -> None:
@@ -184,7 +223,7 @@ def test_a_registered_class_loads_in_its_own_way(
         ({"load_8bit": True, "quantization": "int8"}, "do not go together", "give one"),
         ({"gptq_config": GptqConfig(wbits=4), "awq_config": AWQConfig(wbits=4)}, "do not go", "give one"),
         ({"max_gpu_memory": "20"}, "max_gpu_memory must be a size", None),
-        ({"device": "cpu", "num_gpus": 2}, "--num-gpus 2 is for cuda", "leave"),
+        ({"device": "cpu", "num_gpus": 2}, "^num_gpus 2 is for cuda", "leave num_gpus out"),
         ({"quantization": "int3"}, "quantization must be one of", None),
     ],
 )
@@ -194,6 +233,104 @@ def test_wishes_that_cannot_be_are_refused_before_anything_is_loaded(
     with pytest.raises(UsageError, match=said) as caught:
         load_model("demo", **wishes)
     assert hint is None or hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "said"),
+    [
+        ({"model_path": None}, "model_path must be a folder, `demo`, or a hub id .*, not None"),
+        ({"device": None}, "device must be a name such as 'cpu' or a torch.device, not None"),
+        ({"device": "cpu:1"}, "device 'cpu:1' cannot be used here"),
+        ({"device": "cuda:0", "gpus": (0,)}, "gpus must be left out where device is 'cuda:0'"),
+        ({"num_gpus": "2"}, "num_gpus must be a whole number >= 1, not '2'"),
+        ({"num_gpus": 0}, "num_gpus must be a whole number >= 1, not 0"),
+        ({"num_gpus": True}, "num_gpus must be a whole number >= 1, not True"),
+        ({"gpus": "0,2"}, r"gpus must be a list of whole numbers such as \[0, 2\], not '0,2'"),
+        ({"gpus": 0}, "gpus must be a list of whole numbers .*, not 0"),
+        ({"gpus": []}, r"gpus must be a list of whole numbers .*, not \[\]"),
+        ({"gpus": ["0"]}, r"gpus must be a list of whole numbers .*, not \['0'\]"),
+        ({"gpus": [-1]}, r"gpus must be a list of whole numbers .*, not \[-1\]"),
+        ({"max_gpu_memory": 0}, "max_gpu_memory must be a size such as '20GiB', or whole bytes >= 1, not 0"),
+        ({"max_gpu_memory": -5}, "max_gpu_memory must be a size .*, not -5"),
+        ({"max_gpu_memory": 1.5}, "max_gpu_memory must be a size .*, not 1.5"),
+        ({"dtype": 16}, "dtype must be a torch.dtype or its name, such as 'bfloat16', not 16"),
+        ({"dtype": float}, "dtype must be a torch.dtype or its name, .*, not <class 'float'>"),
+        ({"dtype": torch.float64}, "dtype must be one of auto, float32, .*, not 'float64'"),
+        ({"load_8bit": "no"}, "load_8bit must be True or False, not 'no'"),
+        ({"trust_remote_code": "false"}, "trust_remote_code must be True or False, not 'false'"),
+        ({"quantization": 8}, "quantization must be text or None, not 8"),
+        ({"quantization": ""}, "quantization must be one of .*, not ''"),
+        ({"revision": 3}, "revision must be text or None, not 3"),
+        (
+            {"gptq_config": {"wbits": 4}},
+            "gptq_config must be an llmctl.loading.GptqConfig, not {'w",
+        ),
+        ({"gptq_config": True}, "gptq_config must be an llmctl.loading.GptqConfig, not True"),
+        (
+            {"awq_config": GptqConfig(wbits=4)},
+            "awq_config must be an llmctl.loading.AWQConfig, not an object",
+        ),
+        ({"cpu_offloading": True, "device": "cpu"}, "^cpu_offloading is for cuda"),
+        ({"gptq_config": GptqConfig(wbits=32, groupsize=128)}, "bits=32 does not do"),
+    ],
+)
+def test_what_is_of_a_wrong_type_is_refused_by_the_name_of_its_parameter(
+    wishes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        load_model(**{"model_path": "demo", **wishes})
+    assert str(caught.value) == caught.value.message
+    assert "--" not in f"{caught.value.message} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("kind", [GptqConfig, AWQConfig])
+@pytest.mark.parametrize("field", ["wbits", "groupsize", "ckpt"])
+def test_a_config_is_refused_where_it_is_made(kind: Any, field: str) -> None:
+    with pytest.raises(UsageError, match=f"{field} must be a .*, not 1.5"):
+        kind(**{field: 1.5})
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (
+            "--cpu-offloading goes with --load-8bit or --load-4bit",
+            "cpu_offloading goes with load_8bit or load_4bit",
+        ),
+        (
+            "--dtype bfloat16 --load-4bit takes 1.0 GiB and fits",
+            "dtype bfloat16 load_4bit takes 1.0 GiB and fits",
+        ),
+        (
+            "say how, as in --quant-config quant_method=gptq --quant-config bits=4, or take",
+            "say how, as in wbits=4 in gptq_config or awq_config, or take",
+        ),
+        (
+            "say it: --quant-config group_size=...",
+            "say it: groupsize=... in gptq_config or awq_config",
+        ),
+        (
+            "--quant-config checkpoint_format=gptq",
+            "checkpoint_format=gptq in the quantization_config of config.json",
+        ),
+        ("leave --gpus out, or see llmctl doctor", "leave gpus out, or see llmctl doctor"),
+        ("with llmctl chat --url", "with llmctl chat --url"),
+    ],
+)
+def test_errors_name_parameters_where_they_name_flags(flags: str, names: str) -> None:
+    with pytest.raises(BadFileError) as caught, arguments.in_python_words():
+        raise BadFileError(flags, hint=flags)
+    assert (str(caught.value), caught.value.message, caught.value.hint) == (names, names, names)
+
+
+def test_an_error_without_a_hint_gets_none() -> None:
+    with pytest.raises(UsageError) as caught, arguments.in_python_words():
+        raise UsageError("--gpus")
+    assert (caught.value.message, caught.value.hint) == ("gpus", None)
+
+
+def test_the_flags_that_errors_name_are_parameters() -> None:
+    assert set(arguments.PARAMETERS) <= set(inspect.signature(load_model).parameters)
 
 
 def test_weights_that_lie_apart_are_laid_beside_config_and_tokenizer(folder: str, tmp_path: Path) -> None:
@@ -233,6 +370,29 @@ def test_weights_that_are_none_are_refused(
         pass
 
 
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+@pytest.mark.parametrize("is_of_worker", [False, True])
+def test_ckpt_counts_where_nothing_else_is_said(
+    folder: str, tmp_path: Path, asked: list[LoadRequest], method: str, is_of_worker: bool
+) -> None:
+    shutil.copy(Path(folder) / "model.safetensors", tmp_path / "w.safetensors")
+    # FastChat's worker gives both configs, and names the model itself where nobody says another place.
+    names: dict[str, Any] = {"gptq": folder, "awq": folder} if is_of_worker else {}
+    names[method] = tmp_path
+    kinds: dict[str, Any] = {"gptq": GptqConfig, "awq": AWQConfig}
+    load_model(Path(folder), **{f"{name}_config": kinds[name](ckpt) for name, ckpt in names.items()})
+    assert asked[0].model != folder
+    assert asked[0].formats == {"quant_method": method}
+
+
+def test_packed_weights_that_lie_apart_are_loaded_by_what_lies_beside_them(
+    folder: str, tmp_path: Path
+) -> None:
+    packers_gptq.pack_folder(Path(folder), tmp_path / "gptq", is_legacy=True)
+    model, _ = load_model(folder, "cpu", gptq_config=GptqConfig(tmp_path / "gptq"))
+    assert model.model.layers[0].mlp.up_proj.num_packed == 64 * 128
+
+
 def test_ckpt_needs_a_model_that_is_here() -> None:
     with pytest.raises(NotFoundError, match="ckpt only has its weights"):
         load_model("no/such-model", gptq_config=GptqConfig("x", wbits=4))
@@ -242,6 +402,9 @@ def test_the_context_length_is_read_from_a_config_or_a_mapping() -> None:
     assert get_context_length({"max_position_embeddings": 4096}) == 4096
     assert get_context_length(tiny.config()) == 256
     assert get_context_length({}) == 2048
+    for none in (None, 4096, "demo"):
+        with pytest.raises(UsageError, match="config must be a transformers config or a mapping, not"):
+            get_context_length(none)
 
 
 @pytest.fixture(scope="module")

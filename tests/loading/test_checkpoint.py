@@ -1,6 +1,7 @@
 """Finding a model by name, and what is said of folders that are none or are damaged."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,13 @@ def test_an_empty_name_is_a_usage_error(name: str) -> None:
 def test_a_file_is_refused_with_what_is_needed(folder: Path, name: str) -> None:
     (folder.parent / "m.bin").write_bytes(b"x")
     fails(BadFileError, name, name, "is a file", "config.json")
+
+
+def test_a_device_or_a_pipe_is_no_model(folder: Path) -> None:
+    os.mkfifo(folder.parent / "pipe")
+    (folder.parent / "zero.gguf").symlink_to("/dev/zero")
+    for name in ("pipe", "./pipe", "zero.gguf", "/dev/zero"):
+        fails(BadFileError, name, f"{name} is a device or pipe", "*.gguf")
 
 
 # Folders that are no model

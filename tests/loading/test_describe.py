@@ -87,6 +87,14 @@ def test_packed_weights_are_unpacked_in_the_count(
     assert found.num_parameters == 100 * 64 + 64 * 64
 
 
+def test_the_users_words_go_before_those_of_the_files(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", {**LLAMA_8B, "quantization_config": {"quant_method": "gptq"}}, GPTQ)
+    silent, told = describe(folder).quantisation, describe(folder, formats={"bits": 4}).quantisation
+    assert silent is not None
+    assert told is not None
+    assert (silent.title, told.title) == ("GPTQ", "GPTQ, 4 bits")
+
+
 @pytest.mark.parametrize(
     ("file", "told", "title"),
     [

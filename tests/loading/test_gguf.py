@@ -22,7 +22,7 @@ from llmctl.loading.facts.describe import describe
 from llmctl.loading.gguf.head import _TYPES, read_gguf
 from llmctl.loading.gguf.model import MODEL_TYPES, config_of, facts_of
 from llmctl.loading.gguf.names import choose_gguf, find_gguf, split_name
-from llmctl.loading.hub.local_models import find_here, local_models
+from llmctl.loading.hub.local_models import find_here, is_path, local_models
 from tests import tiny
 from tests.loading.gguf_files import QUANTISED, write_llama
 
@@ -193,6 +193,33 @@ def test_safetensors_go_before_gguf(folder: Path, tmp_path: Path) -> None:
 )
 def test_a_name_may_say_which_file(model: str, parts: tuple[str, str | None]) -> None:
     assert split_name(model) == parts
+
+
+@pytest.mark.parametrize("model", ["{}:Q8_0", "{}:q8_0", "{}:tiny-Q8_0.gguf"])
+def test_a_folder_s_file_goes_by_its_tag_too(folder: Path, model: str) -> None:
+    name, file = model.format(folder), folder / "tiny-Q8_0.gguf"
+    assert find(name).gguf == file
+    assert find_here(name, {}) == file
+    assert is_path(name)
+
+
+def test_a_tag_that_no_file_of_a_folder_has_is_told_with_those_that_are_there(folder: Path) -> None:
+    fails(NotFoundError, f"{folder}:Q2_K", f"{folder} has no GGUF file 'Q2_K'", "tiny-BF16.gguf")
+    assert find_here(f"{folder}:Q2_K", {}) is None
+    fails(NotFoundError, f"{folder}/none:Q2_K", "no such folder")
+
+
+def test_a_tag_beside_a_folder_of_the_same_name_as_a_hub_id(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner").mkdir()
+    (tmp_path / "owner" / "name").symlink_to(folder)
+    # As with the plain name, what is here goes first.
+    assert find("owner/name:Q8_0").gguf == Path("owner/name/tiny-Q8_0.gguf")
+    (tmp_path / "odd:Q8_0").symlink_to(folder)
+    (tmp_path / "odd").mkdir()
+    fails(AmbiguousError, "./odd:Q8_0", "4 GGUF files")
 
 
 FILES = [

@@ -137,11 +137,17 @@ def test_spare_tensors_are_told_in_the_log(folder: Path, caplog: pytest.LogCaptu
             {"model_type": "clip", "architectures": ["CLIPModel"]},
             r"CLIPModel\) is not a model that continues",
         ),
+        ({"architectures": ["LlamaModel"]}, r"\(LlamaModel\) is not a model that continues text"),
+        ({"architectures": ["LlamaForTokenClassification"]}, r"Classification\) is not a model that"),
+        ({"architectures": [["LlamaForCausalLM"], {}, None, "Odd"], "vocab_size": 7}, "has the shape"),
         ({"model_type": "t5", "architectures": None}, "lacks weights that its config asks for"),
         ({"model_type": "seamless_m4t", "architectures": None}, r"\(seamless_m4t\) is not a model that"),
         ({"quantization_config": {"quant_method": "awq", "bits": 4}}, r"\(AWQ\) does not say group_size"),
         ({"quantization_config": {"bits": 4}}, r"quantised by 'unknown'"),
-        ({"model_type": "bart", "architectures": ["BartModel"]}, "lacks weights that its config asks for"),
+        (
+            {"model_type": "bart", "architectures": ["BartModel"], "tie_word_embeddings": None},
+            "lacks weights that its config asks for",
+        ),
         ({"is_encoder_decoder": True}, "not a model that continues text"),
         ({"num_attention_heads": "many"}, "does not load"),
         ({"hidden_act": "no_such_function"}, "does not load"),
@@ -154,6 +160,12 @@ def test_a_config_that_cannot_be_run_is_a_bad_file(
     tiny.edit_json(folder / "config.json", **changes)
     with pytest.raises(BadFileError, match=message):
         loaded(folder)
+
+
+def test_a_model_saved_without_its_head_chats_where_that_is_the_table_of_tokens(tmp_path: Path) -> None:
+    folder = tiny.folder(tmp_path / "m", tie_word_embeddings=True)
+    tiny.edit_json(folder / "config.json", architectures=["LlamaModel"])
+    assert loaded(folder).model.get_output_embeddings() is not None
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
@@ -338,7 +350,8 @@ def test_loading_leaves_the_logging_of_transformers_as_it_was(whole: Path) -> No
 def test_the_plans_reasons_are_told_in_the_log(whole: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="llmctl"):
         model = loaded(whole)
-    assert set(model.plan.reasons) <= {record.getMessage() for record in caplog.records}
+    said = {record.getMessage() for record in caplog.records}
+    assert {*model.plan.reasons, f"{model.name} takes about {model.plan.size}"} <= said
 
 
 def test_the_real_model_of_the_shared_folder_tells_its_story(shared: Path) -> None:
@@ -523,3 +536,23 @@ def test_code_that_calls_itself_a_pair_and_is_none_stays_causal(tmp_path: Path, 
     )
     model = loaded(folder, trust_remote_code=True)
     assert (model.generates, type(model.model).__name__) == ("causal", "OwnModel")
+
+
+def test_a_buffer_that_no_checkpoint_has_is_made_beside_packed_weights(tmp_path: Path) -> None:
+    config = transformers.GPTNeoConfig(
+        vocab_size=tiny.VOCABULARY_SIZE,
+        hidden_size=64,
+        num_layers=2,
+        num_heads=4,
+        attention_types=[[["global", "local"], 1]],
+        max_position_embeddings=64,
+        bos_token_id=tiny.BOS,
+        eos_token_id=tiny.EOS,
+    )
+    transformers.GPTNeoForCausalLM(config).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    dense, packed = loaded(tmp_path), loaded(tmp_path, quantization="int8")
+    wanted = dict(dense.model.named_buffers())
+    assert any("bias" in name for name in wanted)
+    for name, buffer in packed.model.named_buffers():
+        assert torch.equal(buffer, wanted[name]), name

@@ -138,6 +138,16 @@ def test_a_folder_is_remembered_by_its_absolute_path(
     assert listed(cache) == [*EMBEDDED, str(folder)]
 
 
+def test_a_file_of_a_folder_is_remembered_with_its_tag(
+    hub: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "m-Q4_0.gguf").write_bytes(b"GGUF")
+    remember(cache, used="./models:Q4_0")
+    assert listed(cache) == [*EMBEDDED, f"{tmp_path}/models:Q4_0"]
+
+
 def test_a_link_keeps_its_name(hub: Path, cache: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(model_folder(tmp_path / "real"))
     remember(cache, used=str(tmp_path / "link"))
@@ -231,6 +241,17 @@ def test_the_main_branch_goes_before_a_later_commit(hub: Path) -> None:
     (hub / "models--a--b" / "refs").mkdir()
     (hub / "models--a--b" / "refs" / "main").write_text("0123")
     assert find_here("a/b", os.environ) == old
+
+
+def test_a_revision_is_a_branch_or_a_commit_of_a_repository(hub: Path) -> None:
+    old, new = snapshot(hub, "a/b", "0123"), snapshot(hub, "a/b", "4567")
+    (hub / "models--a--b" / "refs" / "pr").mkdir(parents=True)
+    for name, commit in (("main", "4567"), ("v1", "0123"), ("pr/1", "0123")):
+        (hub / "models--a--b" / "refs" / name).write_text(commit)
+    for revision, folder in (("v1", old), ("pr/1", old), ("0123", old), ("4567", new), ("main", new)):
+        assert find_here("a/b", os.environ, revision=revision) == folder
+    for revision in ("v2", "..", "\0"):
+        assert find_here("a/b", os.environ, revision=revision) is None
 
 
 def test_an_adapter_of_the_hub_is_found(hub: Path) -> None:

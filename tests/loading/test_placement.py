@@ -73,7 +73,9 @@ def test_without_a_limit_a_model_is_spread_by_free_memory_and_none_is_filled() -
     assert (first - OVERHEAD_BYTES) / (second - OVERHEAD_BYTES) == pytest.approx(2, rel=0.01)
     assert made.max_memory is not None
     assert all(made.max_memory[index] <= 0.85 * free * GIB for index, free in enumerate((80, 40)))
-    assert "spread by free memory, at most 85 % of it: cuda:0 24.8 GiB, cuda:1 12.4 GiB" in made.reasons
+    assert (
+        "weights spread by free memory, at most 85 % of it: cuda:0 24.8 GiB, cuda:1 12.4 GiB" in made.reasons
+    )
 
 
 def test_with_a_limit_each_gpu_holds_so_much_and_the_rest_is_shared() -> None:
@@ -88,8 +90,45 @@ def test_with_a_limit_each_gpu_holds_so_much_and_the_rest_is_shared() -> None:
 
 def test_a_limit_holds_for_a_single_gpu_too() -> None:
     assert planned(*gpus(80), max_gpu_memory=40 * GIB).device_map is None
-    with pytest.raises(DoesNotFitError, match=r"cuda:0 may hold 30\.0 GiB \(--max-gpu-memory\)"):
+    with pytest.raises(DoesNotFitError, match=r"cuda:0 may hold 30\.0 GiB of them \(--max-gpu-memory\)"):
         planned(*gpus(80), max_gpu_memory=30 * GIB)
+
+
+def remedies(*devices: Device, **wishes: Any) -> tuple[str, list[str]]:
+    """What is said of a model that does not fit, and what would."""
+    with pytest.raises(DoesNotFitError) as caught:
+        planned(*devices, **wishes)
+    return caught.value.message, str(caught.value.hint).split("; ")
+
+
+def test_under_a_limit_weights_are_compared_with_it_and_the_limit_is_a_remedy_to_lift() -> None:
+    message, told = remedies(*gpus(24, 24), billions=8, num_gpus=2, max_gpu_memory=5 * GIB)
+    assert "takes about 14.9 GiB of weights in bfloat16, cuda:0, cuda:1 may hold 10.0 GiB of them" in message
+    assert told == [
+        "without --max-gpu-memory 5.0 GiB it takes 15.4 GiB and fits",
+        "--load-8bit takes 8.0 GiB and fits",
+        "--load-4bit takes 4.7 GiB and fits",
+    ]
+    message, told = remedies(*gpus(24, 24), billions=200, num_gpus=2, max_gpu_memory=5 * GIB)
+    assert "takes about 372.5 GiB of weights" in message
+    message, told = remedies(*gpus(24, 24), billions=700, num_gpus=2, max_gpu_memory=5 * GIB)
+    assert told == ["what fits here in bfloat16 is a model of up to 5.4 billion parameters"]
+
+
+def test_offloading_is_a_remedy_only_where_nothing_less_fits() -> None:
+    _, told = remedies(*gpus(24), billions=30)
+    assert [each.partition(" takes")[0] for each in told] == ["--load-4bit"]
+    _, told = remedies(*gpus(8), billions=30)
+    assert [each.partition(" takes")[0] for each in told] == ["--load-4bit --cpu-offloading"]
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [(2, "name 2 with --gpus, or give at most 1"), (3, "give at most 1")]
+)
+def test_what_more_gpus_than_are_named_are_told_can_be_done(count: int, told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        planned(*gpus(24, 24), gpus=(0,), num_gpus=count)
+    assert caught.value.hint == told
 
 
 def test_a_quantised_model_is_spread_as_well() -> None:
@@ -125,6 +164,19 @@ def test_a_wish_that_cannot_be_had_is_one_line_that_says_what_there_is(
         planned(*devices, **wishes)
     assert said in caught.value.message
     assert caught.value.hint or "must" in said
+
+
+def test_what_settings_say_of_gpus_holds_where_there_are_some() -> None:
+    wishes = {"num_gpus": 2, "gpus": (0, 1), "max_gpu_memory": GIB}
+    settings = dict.fromkeys(wishes, "llmctl.toml")
+    on_cpu = planned(*gpus(40, 40), device="cpu", settings=settings, **wishes)
+    assert on_cpu == planned(*gpus(40, 40), device="cpu")
+    with pytest.raises(UsageError, match="--max-gpu-memory is for cuda"):
+        planned(*gpus(40, 40), device="cpu", max_gpu_memory=GIB)
+    with pytest.raises(UsageError, match=r"^num_gpus = 3 \(llmctl\.toml\): there are only 2"):
+        planned(*gpus(40, 40), num_gpus=3, settings=settings)
+    with pytest.raises(UsageError, match=r"^gpus = 0,7 \(llmctl\.toml\): there is no cuda device 7"):
+        planned(*gpus(40, 40), gpus=(0, 7), settings=settings)
 
 
 def test_an_absent_npu_names_the_package_that_it_needs() -> None:
@@ -169,8 +221,7 @@ def test_shares_add_up_and_stay_within_their_limits(
     assert sum(budgets) <= placed.room
     if num_bytes <= placed.room:
         shares = [size - OVERHEAD_BYTES for size in placed.bytes_by_device.values()]
-        # Proportional shares are rounded down.
-        assert 0 <= num_bytes - sum(shares) < len(free)
+        assert sum(shares) == num_bytes
         assert all(share <= budget for share, budget in zip(shares, budgets, strict=True))
 
 

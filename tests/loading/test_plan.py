@@ -153,7 +153,19 @@ def test_a_device_without_bfloat16_names_the_smaller_choice(kind: str, smaller: 
 def test_memory_is_counted_by_parameters_and_width(dtype: str, width: int) -> None:
     made = planned(dtype=dtype)
     assert made.num_bytes == width * BILLION + OVERHEAD_BYTES
-    assert made.reasons[2] == f"m takes about {made.num_bytes / GIB:.1f} GiB of 64.0 GiB free"
+    assert (made.weight_bytes, made.free_bytes) == (width * BILLION, 64 * GIB)
+    assert made.size == f"{made.num_bytes / GIB:.1f} GiB of 64.0 GiB free"
+
+
+def test_small_models_and_memories_are_told_in_small_units() -> None:
+    with pytest.raises(DoesNotFitError) as caught:
+        planned(device(free_bytes=100 * 1024**2), num_parameters=2_295_552)
+    assert caught.value.message == (
+        "m (2.3 million parameters) takes about 260.4 MiB in bfloat16, cpu has 100.0 MiB free"
+    )
+    with pytest.raises(DoesNotFitError) as caught:
+        planned(device(free_bytes=OVERHEAD_BYTES + 10**8), num_parameters=BILLION)
+    assert caught.value.hint == "what fits here in bfloat16 is a model of up to 50.0 million parameters"
 
 
 def test_a_model_that_just_fits_is_planned_and_one_byte_less_is_not() -> None:
@@ -171,7 +183,7 @@ def test_a_model_too_large_in_float32_is_told_when_bfloat16_fits() -> None:
     )
     assert caught.value.hint == (
         "--dtype bfloat16 takes 2.1 GiB and fits; --dtype bfloat16 --load-8bit takes 1.2 GiB and fits; "
-        "--dtype bfloat16 --load-4bit takes 0.9 GiB and fits"
+        "--dtype bfloat16 --load-4bit takes 877.1 MiB and fits"
     )
 
 
@@ -220,12 +232,12 @@ def test_a_model_too_large_for_the_machine_is_told_what_would_fit(dtype: str) ->
 def test_a_full_machine_fits_nothing_and_says_so() -> None:
     with pytest.raises(DoesNotFitError) as caught:
         planned(device(free_bytes=0))
-    assert "up to 0.0 billion" in str(caught.value.hint)
+    assert caught.value.hint == "nothing fits here: free some memory"
 
 
 def test_every_choice_has_a_reason() -> None:
     reasons: Sequence[str] = planned().reasons
-    assert [reason.split()[0] for reason in reasons] == ["device", "dtype", "m"]
+    assert [reason.split()[0] for reason in reasons] == ["device", "dtype"]
 
 
 @pytest.mark.parametrize(
@@ -250,6 +262,35 @@ def test_the_method_is_the_fastest_of_its_bits_here_and_says_so(
     assert why in made.reasons[2]
 
 
+@pytest.mark.parametrize(
+    ("asked", "dtype", "width", "place", "slow"),
+    [
+        ("8bit", "bfloat16", 256, device(), "layers 256 wide are too small for int8 to be faster"),
+        ("8bit", "float32", 511, device(), "layers 511 wide"),
+        ("8bit", "bfloat16", 512, device(), None),
+        ("8bit", "bfloat16", None, device(), None),
+        ("8bit", "bfloat16", 256, device("cuda"), None),
+        ("4bit", "bfloat16", 256, device(), None),
+        ("4bit", "float32", 4096, device(), "in float32 this cpu is slower with 4 bits than with dense"),
+        ("4bit", "float32", 4096, device("cuda"), None),
+    ],
+)
+def test_bits_that_gain_no_speed_say_so(
+    asked: str, dtype: str, width: int | None, place: Device, slow: str | None
+) -> None:
+    known = replace(facts(), hidden_size=width)
+    made = plan(PlanRequest(quantization=asked, dtype=dtype), known, [place])
+    assert ("it saves memory here, not time" in made.reasons[2]) == (slow is not None)
+    assert (slow or "") in made.reasons[2]
+
+
+def test_the_table_that_encoder_and_decoder_share_stays_dense() -> None:
+    made = plan(PlanRequest(quantization="8bit"), replace(facts(), is_encoder_decoder=True), [device()])
+    assert made.quant == Scheme(body="int8", embedding=None)
+    assert "the table of tokens, which stays dense" in made.reasons[2]
+    assert made.weight_bytes > planned(quantization="8bit").weight_bytes
+
+
 def test_packed_weights_take_their_bits_and_a_tied_head_a_copy() -> None:
     table, body = 10**8, 8 * 10**8
     int8, int4 = METHODS["int8"].bits_per_weight / 8, METHODS["int4"].bits_per_weight / 8
@@ -271,6 +312,41 @@ def test_a_packed_checkpoint_runs_as_it_is(asked: str | None) -> None:
     made = planned(packed=GPTQ, quantization=asked)
     assert (made.quant, made.checkpoint_format) == (None, "GPTQ, 4 bits, groups of 128")
     assert made.num_bytes == facts(packed=GPTQ).num_bytes + OVERHEAD_BYTES
+
+
+SETTING = {"quantization": "LLMCTL_QUANTIZATION"}
+
+
+def test_a_setting_quantises_what_is_not_quantised_and_leaves_the_rest() -> None:
+    dense = planned(quantization="int8", settings=SETTING)
+    assert dense.quant is not None
+    assert any(reason.endswith(": LLMCTL_QUANTIZATION") for reason in dense.reasons)
+    packed = planned(packed=GPTQ, quantization="int8", settings=SETTING)
+    assert packed.quant is None
+    assert "not quantization = int8 (LLMCTL_QUANTIZATION)" in " ".join(packed.reasons)
+    assert planned(packed=FP8, quantization="int8", settings=SETTING).quant == dense.quant
+
+
+def test_a_setting_that_a_device_has_no_kernels_for_is_named() -> None:
+    with pytest.raises(
+        UsageError, match=r"^quantization = int8 \(LLMCTL_QUANTIZATION\): llmctl has no"
+    ) as caught:
+        planned(device("mps"), device(), quantization="int8", settings=SETTING)
+    assert caught.value.hint == "give --quantization none, or run it on the CPU with --device cpu"
+
+
+@pytest.mark.parametrize(
+    ("packed", "asked", "summary"),
+    [
+        (None, None, "bfloat16 on cpu"),
+        (None, "8bit", "bfloat16 -> int8 on cpu"),
+        (GPTQ, None, "GPTQ, 4 bits, groups of 128, in bfloat16 on cpu"),
+        (FP8, None, "bfloat16 on cpu"),
+        (FP8, "4bit", "bfloat16 -> int4 on cpu"),
+    ],
+)
+def test_a_plan_has_a_short_form(packed: Quantisation | None, asked: str | None, summary: str) -> None:
+    assert planned(packed=packed, quantization=asked).summary == summary
 
 
 def test_fewer_bits_than_a_kernel_has_are_widened() -> None:

@@ -95,11 +95,11 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "did you mean zephyr" in str(caught.value.hint)
 
 
-def test_a_folder_or_a_binary_file_is_a_bad_file(tmp_path: Path) -> None:
+def test_a_folder_a_binary_file_or_one_without_end_is_a_bad_file(tmp_path: Path) -> None:
     binary = tmp_path / "binary.jinja"
     binary.write_bytes(b"\xff\xfe\x00")
-    for path in (tmp_path, binary):
-        with pytest.raises(BadFileError, match="cannot read the template"):
+    for path, what in ((tmp_path, "a folder"), (binary, "not UTF-8 text"), (Path("/dev/zero"), "more than")):
+        with pytest.raises(BadFileError, match=f"the template '{path}' .*{what}"):
             read(str(path))
 
 

@@ -25,7 +25,8 @@ def chat(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="A hub id, a folder, or 'demo', which is inside llmctl and the default.",
+            help="A hub id, a folder, a GGUF file (NAME:Q4_K_M: that one of a folder or hub id), or 'demo', "
+            "which is inside llmctl and the default.",
             show_default=False,
         ),
     ] = None,

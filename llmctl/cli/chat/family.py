@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llmctl.adapters.spec import USER_RANK
 from llmctl.core import sampling
-from llmctl.core.errors import UsageError
+from llmctl.core.errors import BadFileError, UsageError
 
 if TYPE_CHECKING:
     from llmctl.adapters.spec import Family
@@ -27,7 +27,8 @@ def family_of(model: str, adapter_files: Sequence[str]) -> "Family | None":
 
     found = Lookup(registry=registry(list(adapter_files))).find(model)
     family = found.family
-    if found.error is not None:
+    # Damaged files are told by whoever loads them, and a model that is still to come is looked at again.
+    if found.error is not None and found.folder is not None and not isinstance(found.error, BadFileError):
         logger.info("%s", found.error.message)
     if family is None:
         return None

@@ -131,7 +131,7 @@ def check_place(opening: Opening) -> None:
     """Refuse flags of the other kind than what answers, a model in this process or a server."""
     settings = opening.settings
     flags = [f"--{key}" for key in OF_A_LOADED_MODEL if settings.origins.get(key, "").startswith("--")]
-    flags += opening.loading.given
+    flags += opening.loading.given(settings)
     flags += ["--revision"] if opening.revision is not None else []
     flags += ["--trust-remote-code"] if opening.trust_remote_code else []
     flags += ["--template"] if opening.template is not None else []

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llmctl.core.backend import Backend
     from llmctl.core.progress import Progress
     from llmctl.engine.local import LocalBackend
+    from llmctl.loading.planning.plan import LoadPlan
     from llmctl.prompts.template import ChatTemplate
     from llmctl.services.client import HttpBackend
 
@@ -95,44 +96,49 @@ class LocalOpener:
     def __init__(self, opening: Opening) -> None:
         self.opening = opening
         self.backend: LocalBackend | None = None
+        self.plan: LoadPlan | None = None
+        """What `backend` was loaded by."""
 
     @property
     def identity(self) -> str:
-        """A hub id or a name, or a folder's whole path."""
+        """A hub id or a name, or the whole path of a folder or file."""
+        from llmctl.loading.hub.local_models import is_path
+
         model = self.opening.settings.model
-        folder = expanded(model)
-        return str(folder.absolute()) if "/" in model and folder.is_dir() else model
+        return str(expanded(model).absolute()) if "/" in model and is_path(model) else model
 
     def open_now(self, runner: asyncio.Runner, progress: "Progress") -> "LocalBackend":
         """In this thread, so that Ctrl-C ends it at once."""
-        self.backend = _load(self.opening, progress)
-        return self.backend
+        backend, self.plan = _load(self.opening, progress)
+        self.backend = backend
+        return backend
 
     async def open(self, progress: "Progress") -> "LocalBackend":
         """In a thread of its own."""
-        self.backend = await _in_thread(lambda: _load(self.opening, progress))
+        backend, self.plan = await _in_thread(lambda: _load(self.opening, progress))
+        self.backend = backend
         # What the user has set meanwhile.
         self.reconfigure(self.opening)
-        return self.backend
+        return backend
 
     async def switch(self, model: str, progress: "Progress") -> "LocalBackend":
         """See `Opener`; when two models do not fit at once the old one is freed first."""
         # Revision, format, template and context limit were those of the old model.
         settings = replace(self.opening.settings, model=model, context=None)
-        loading = replace(self.opening.loading, formats=None)
+        loading = replace(self.opening.loading, formats=None, is_for_another=True)
         opening = replace(self.opening, settings=settings, loading=loading, revision=None, template=None)
         try:
-            fresh = await _in_thread(lambda: _load(opening, progress))
+            fresh, made = await _in_thread(lambda: _load(opening, progress))
         except DoesNotFitError:
             if self.backend is None:
                 raise
-            fresh = await self._replace(opening, progress)
+            fresh, made = await self._replace(opening, progress)
         if self.backend is not None:
             await self.backend.close()
-        self.opening, self.backend = opening, fresh
+        self.opening, self.backend, self.plan = opening, fresh, made
         return fresh
 
-    async def _replace(self, opening: Opening, progress: "Progress") -> "LocalBackend":
+    async def _replace(self, opening: Opening, progress: "Progress") -> "tuple[LocalBackend, LoadPlan]":
         """Free the present model, then load; should that fail, load the old one again."""
         assert self.backend is not None
         await self.backend.close()
@@ -246,7 +252,7 @@ def _log_sampling(backend: "Backend", params: SamplingParams) -> None:
     logger.info("sampling: %s", ", ".join([*said, f"the rest {rest}"]))
 
 
-def _load(opening: Opening, progress: "Progress") -> "LocalBackend":
+def _load(opening: Opening, progress: "Progress") -> "tuple[LocalBackend, LoadPlan]":
     progress.stage("start torch")
     from llmctl.engine.local import LocalBackend
     from llmctl.loading.hub.local_models import find_here, remember
@@ -273,9 +279,10 @@ def _load(opening: Opening, progress: "Progress") -> "LocalBackend":
     loaded = suited(loaded, family)
     # Now it is on this machine, and the shell can offer it.
     remember(Places.from_environ(os.environ).cache, used=settings.model)
-    return LocalBackend(
+    backend = LocalBackend(
         loaded, template=opening.template, context_length=settings.context, row=row_template(family)
     )
+    return backend, loaded.plan
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

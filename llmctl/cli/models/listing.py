@@ -92,7 +92,7 @@ def local_rows(known: Registry) -> list[dict[str, Any]]:
 
 
 def _local_cells(row: dict[str, Any]) -> list[str]:
-    from llmctl.cli.models.sizes import shown, shown_count
+    from llmctl.core.sizes import shown, shown_count
 
     if row["error"] is not None:
         known = f"{row['family']}: " if row["family"] else ""

@@ -12,7 +12,7 @@ from llmctl.adapters.registry import Registry
 from llmctl.adapters.spec import NO_TEMPLATE, OF_TOKENIZER, Family
 from llmctl.core.errors import LlmctlError, NotFoundError, UsageError
 from llmctl.loading.gguf.model import facts_of
-from llmctl.loading.hub.local_models import find_here
+from llmctl.loading.hub.local_models import find_here, is_path
 
 if TYPE_CHECKING:
     from llmctl.prompts.template import ChatTemplate
@@ -91,16 +91,18 @@ class Lookup:
     registry: Registry
     explicit: "ChatTemplate | None" = None
     """The template of `--template`."""
+    revision: str | None = None
+    """Of the repositories that are looked up; None: what they have first."""
 
     def find(self, name: str) -> Found:
         """What `name` stands for; what goes wrong with it alone is in `Found.error`."""
-        folder = find_here(name, os.environ)
+        folder = find_here(name, os.environ, revision=self.revision)
         found = Found(name=name, folder=folder, notes=_place(name, folder))
         try:
             facts = facts_of(folder, find_base=self._base) if folder is not None else None
             found = replace(found, facts=facts)
             # "." and a repository's folder tell more by their whole path; an id tells by itself.
-            path = str(folder.absolute()) if folder is not None and _is_path(name) else None
+            path = str(folder.absolute()) if folder is not None and is_path(name) else None
             answer = match(name, facts, self.registry.families, path=path)
         except TieError as error:
             if self.explicit is None:
@@ -151,17 +153,11 @@ def special_tokens(facts: Facts | None) -> Mapping[str, str]:
     return {**special_tokens(facts.base), **facts.special_tokens} if facts is not None else {}
 
 
-def _is_path(name: str) -> bool:
-    """Whether a name that has a folder or a GGUF file is the path of it."""
-    # Unlike Path, it takes a name that no file can have for an absent one.
-    return os.path.exists(os.path.expanduser(name))  # noqa: PTH110, PTH111
-
-
 def _place(name: str, folder: Path | None) -> tuple[str, ...]:
     """What was looked into, when the name does not say it."""
     if folder is None:
         return ("there is no such folder: by its name alone",) if name.startswith(_PATH_STARTS) else ()
-    return () if _is_path(name) else (f"its files are here: {folder}",)
+    return () if is_path(name) else (f"its files are here: {folder}",)
 
 
 _PATH_STARTS = ("/", "./", "../", "~")

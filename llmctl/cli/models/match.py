@@ -29,7 +29,7 @@ def match_models(
         list[str],
         typer.Argument(
             metavar="MODEL",
-            help="Names or folders, they need not exist; - reads names from stdin, one a line.",
+            help="Names, folders or GGUF files, they need not exist; - reads names from stdin, one a line.",
         ),
     ],
     explain: Annotated[

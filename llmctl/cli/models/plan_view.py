@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from llmctl.cli.models.sizes import shown
+from llmctl.core.sizes import shown
 from llmctl.loading.planning.plan import LoadPlan
-from llmctl.quant.methods import METHODS
+from llmctl.quant.methods import Scheme
 
 
 def plan_facts(made: LoadPlan) -> dict[str, Any]:
@@ -26,30 +26,34 @@ def plan_facts(made: LoadPlan) -> dict[str, Any]:
         "offload": made.offload,
         "attention": made.attention,
         "bytes_by_device": dict(made.bytes_by_device),
+        "weight_bytes": made.weight_bytes,
+        "overhead_bytes": made.num_bytes - made.weight_bytes,
         "bytes": made.num_bytes,
+        "free_bytes": made.free_bytes,
         "reasons": list(made.reasons),
     }
 
 
 def plan_rows(made: LoadPlan) -> Iterator[tuple[str, str]]:
-    """The plan as people read it: titles and texts, the reasons last."""
-    yield "device", f"{made.device.place} ({made.device.name})"
-    yield "dtype", made.dtype
+    """The plan as people read it: titles and texts. The reasons are not among them."""
+    places = list(made.bytes_by_device)
+    yield "device", f"{', '.join(places)} ({made.device.name})"
+    yield "numbers", made.dtype
     if made.checkpoint_format is not None:
-        yield "files", made.checkpoint_format
-    quant = made.quant
-    unpacked = f"decoded to {made.dtype}" if made.is_decoded else "as stored"
-    for title, method in (
-        ("layers", quant and quant.body),
-        ("output layer", quant and quant.head),
-        ("token table", quant and quant.embedding),
-    ):
-        yield title, f"{method}: {METHODS[method].title}" if method else unpacked
+        yield "files", f"{made.checkpoint_format}, {'decoded' if made.is_decoded else 'kept packed'}"
+    if made.quant is not None:
+        yield "packed", ", ".join(_packed(made.quant))
+    yield "weights", shown(made.weight_bytes)
+    overhead = shown(made.num_bytes - made.weight_bytes)
+    yield "overhead", f"{overhead} for activations, a short context and the libraries"
+    yield "together", f"{made.size}; a long conversation's cache comes on top"
+    if len(places) > 1:
+        yield from ((place, shown(num_bytes)) for place, num_bytes in made.bytes_by_device.items())
     if made.device_map is not None:
         yield "device map", str(made.device_map)
-    for place, num_bytes in made.bytes_by_device.items():
-        yield place, shown(num_bytes)
-    yield "together", shown(made.num_bytes)
     yield "attention", made.attention
-    for reason in made.reasons:
-        yield "reason", reason
+
+
+def _packed(quant: Scheme) -> Iterator[str]:
+    parts = (("layers", quant.body), ("output layer", quant.head), ("token table", quant.embedding))
+    return (f"{title} {method or 'dense'}" for title, method in parts)

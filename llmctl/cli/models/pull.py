@@ -8,18 +8,22 @@ import typer
 
 from llmctl.cli.console import Console
 from llmctl.cli.logs.display import harmless
-from llmctl.cli.models.sizes import shown
 from llmctl.cli.options import Json, Revision, console_of, settings_of
 from llmctl.core.places import Places
 from llmctl.core.progress import Progress
-from llmctl.loading.checkpoint import Checkpoint, locate
-from llmctl.loading.hub.local_models import remember
+from llmctl.core.sizes import shown
+from llmctl.demo import MODELS as EMBEDDED
+from llmctl.loading.checkpoint import Checkpoint, download, is_path_like, locate
+from llmctl.loading.hub.local_models import is_path, remember
 
 
 def pull(
     ctx: typer.Context,
     model: Annotated[
-        list[str], typer.Argument(metavar="MODEL", help="Hub ids; of GGUF files owner/name/FILE.gguf.")
+        list[str],
+        typer.Argument(
+            metavar="MODEL", help="Hub ids; of GGUF files owner/name:Q4_K_M or owner/name/FILE.gguf."
+        ),
     ],
     revision: Revision = None,
     is_json: Json = False,
@@ -27,17 +31,27 @@ def pull(
     """Download models, or what is missing of them.
 
     An interrupted download goes on where it stopped. The setting `hub` says from where: huggingface or
-    modelscope.
+    modelscope. A name means the hub's model, whatever is called so in this folder.
     """
     console = console_of(ctx)
     settings_of(ctx)
     for name in dict.fromkeys(model):
+        find = download if _is_hidden(name) else locate
         with console.progress() as progress:
             counting = _Counting(progress)
-            checkpoint = locate(name, revision=revision, progress=counting)
+            checkpoint = find(name, revision=revision, progress=counting)
         _tell(console, name, checkpoint, counting.num_bytes, is_json=is_json)
+        if find is download:
+            console.note(f"{name} is in this folder too, and other commands take that one")
     # The shell can offer them now.
     remember(Places.from_environ(os.environ).cache, used=None)
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether something here is called like a model of the hub."""
+    # Unlike Path, it takes a name that no file can have for an absent one.
+    is_here = is_path(name) or os.path.exists(name)  # noqa: PTH110
+    return is_here and name not in EMBEDDED and not is_path_like(name)
 
 
 @dataclass(slots=True)

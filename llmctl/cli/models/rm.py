@@ -8,10 +8,10 @@ import typer
 
 from llmctl.cli.console import Console, is_terminal
 from llmctl.cli.logs.display import harmless
-from llmctl.cli.models.sizes import shown
 from llmctl.cli.options import Json, console_of, settings_of
-from llmctl.core.errors import NotFoundError, UsageError
+from llmctl.core.errors import LlmctlError, NotFoundError, UsageError
 from llmctl.core.places import Places
+from llmctl.core.sizes import shown
 from llmctl.demo import MODELS as EMBEDDED
 from llmctl.loading.hub.local_models import find_repository, hub_folder, is_path, modelscope_folder, remember
 from llmctl.loading.hub.removal import Removal, plan_removal, remove
@@ -20,7 +20,10 @@ from llmctl.loading.hub.removal import Removal, plan_removal, remove
 def rm(
     ctx: typer.Context,
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A downloaded hub id, or one GGUF file of it.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A downloaded hub id, or owner/name:Q4_K_M, one GGUF file of it."
+        ),
     ],
     revision: Annotated[
         str | None,
@@ -35,13 +38,9 @@ def rm(
     """
     console = console_of(ctx)
     settings_of(ctx)
-    _refuse_others(model)
     repository = find_repository(model, os.environ)
     if repository is None:
-        raise NotFoundError(
-            f"{model} is not in the cache {hub_folder(os.environ)}, nor in {modelscope_folder(os.environ)}",
-            hint="llmctl models list --local shows what is here",
-        )
+        raise _no_download(model)
     removal = plan_removal(model, repository, revision=revision)
     is_done = yes or _is_confirmed(console, removal, revision)
     if is_done:
@@ -50,11 +49,15 @@ def rm(
     _tell(console, removal, is_done=is_done, is_json=is_json)
 
 
-def _refuse_others(model: str) -> None:
+def _no_download(model: str) -> LlmctlError:
     if model in EMBEDDED:
-        raise UsageError(f"{model} is a part of llmctl", hint="rm removes downloads")
+        return UsageError(f"{model} is a part of llmctl", hint="rm removes downloads")
     if is_path(model):
-        raise UsageError(f"rm removes downloads; {model} is yours", hint="delete it by hand")
+        return UsageError(f"rm removes downloads; {model} is yours", hint="delete it by hand")
+    return NotFoundError(
+        f"{model!r} is not in the cache {hub_folder(os.environ)}, nor in {modelscope_folder(os.environ)}",
+        hint="llmctl models list --local shows what is here",
+    )
 
 
 def _is_confirmed(console: Console, removal: Removal, revision: str | None) -> bool:

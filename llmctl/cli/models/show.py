@@ -1,7 +1,7 @@
 """`llmctl models show`: a checkpoint's facts, and whether it fits into this machine's memory."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,29 +10,37 @@ import typer
 
 from llmctl.cli import loading_flags, options
 from llmctl.cli.console import Console
-from llmctl.cli.loading_flags import LoadingFlags
 from llmctl.cli.logs.display import harmless, write_json
 from llmctl.cli.models.families import AdapterFiles, registry
 from llmctl.cli.models.local import quantisation_text
 from llmctl.cli.models.lookup import Found, Lookup
 from llmctl.cli.models.plan_view import plan_facts, plan_rows
-from llmctl.cli.models.sizes import shown, shown_count
-from llmctl.cli.options import Json, console_of, settings_of
-from llmctl.core.errors import BadFileError, DoesNotFitError, NotFoundError, UsageError
+from llmctl.cli.options import Json, console_of, flags_of, settings_of
+from llmctl.core.errors import BadFileError, DoesNotFitError, LlmctlError, NotFoundError, UsageError
 from llmctl.core.settings import CHOICES
-from llmctl.core.sizes import parse_size
+from llmctl.core.sizes import parse_size, shown, shown_count
+from llmctl.demo import MODELS as EMBEDDED
+from llmctl.loading.checkpoint import Checkpoint
 from llmctl.loading.facts.describe import Description, describe
-from llmctl.loading.hub.local_models import find_here
+from llmctl.loading.gguf.names import find_tagged
+from llmctl.loading.hub.local_models import find_here, is_path
 from llmctl.loading.planning.fit import Fit, FitRequest, described, estimate, remedies
 from llmctl.loading.planning.plan import plan
 from llmctl.loading.planning.request import PlanRequest
+from llmctl.loading.readers import reader_of
 
 _KINDS_WITHOUT_CACHE = ("embedding", "reranker")
 
 
 def show(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, `demo`, or a downloaded hub id.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A folder, a GGUF file, `demo`, or a downloaded hub id; NAME:Q4_K_M of several GGUF files.",
+        ),
+    ],
     memory: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Judge by this much memory: 16GiB, 24GB.", show_default=False),
@@ -68,7 +76,7 @@ def show(
             "--quantization",
             "--quant",
             metavar="int8|int4|nf4|fp4|none|FORMAT",
-            help="Judge as if packed so while it loads.",
+            help="Judge as if packed so while it loads; none: as it is stored.",
             rich_help_panel="Loading",
             show_default=False,
         ),
@@ -77,6 +85,9 @@ def show(
     gpus: options.Gpus = None,
     max_gpu_memory: options.MaxGpuMemory = None,
     cpu_offloading: options.CpuOffloading = False,
+    quant_config: options.QuantConfig = None,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     is_plan: Annotated[
         bool, typer.Option("--plan", help="Show how it would be loaded, and why, instead.")
     ] = False,
@@ -86,20 +97,21 @@ def show(
     """Show what a checkpoint is and whether it fits.
 
     Reads the configuration and the headers of the weights, so a model of any size takes a moment. Exits with
-    6 when it does not fit, and says what would.
+    6 when it does not fit, and says what would; with 7 when llmctl cannot load it, and says why.
     """
     console = console_of(ctx)
-    given = {"device": device, "dtype": dtype, "quantization": quantization}
-    flags = loading_flags.read(ctx.params)
-    asked = flags.request(settings_of(ctx).with_flags(given))
-    _check(flags, is_plan=is_plan, context=context)
+    flags, settings = loading_flags.read(ctx.params), settings_of(ctx).with_flags(flags_of(ctx))
+    asked = flags.request(settings)
+    given = [*flags.given(settings), *(["--trust-remote-code"] if trust_remote_code else [])]
+    _check(given, is_plan=is_plan, context=context)
     memory_bytes = parse_size(memory, flag="--memory") if memory is not None else None
-    folder = _folder(model)
-    found = Lookup(registry=registry(adapter_file)).find(model)
-    about = describe(folder, name=model)
+    folder, formats = _folder(model, revision), flags.formats or {}
+    found = Lookup(registry=registry(adapter_file), revision=revision).find(model)
+    about = describe(folder, name=model, formats=formats)
     if found.family is not None:
         asked = replace(asked, row_dtype=found.family.loading.get("dtype"))
     if is_plan:
+        _check_loads(about.checkpoint, found, formats, trust_remote_code=trust_remote_code)
         _show_plan(console, about, asked, memory_bytes, is_json=is_json)
         return
     request = FitRequest(
@@ -107,28 +119,52 @@ def show(
         dtype=asked.dtype,
         row_dtype=asked.row_dtype,
         quant=asked.quantization,
+        settings=asked.settings,
         context=context,
         memory_bytes=memory_bytes,
         has_cache=found.family is None or found.family.kind not in _KINDS_WITHOUT_CACHE,
     )
+    facts = _facts(about, found)
+    try:
+        reader_of(about.checkpoint, formats)
+    except LlmctlError:
+        _tell(console, {**facts, "fit": None}, _fact_lines(facts), is_json=is_json)
+        raise
     fit, proposals = _judge(about, request)
-    facts = {**_facts(about, found), "fit": _fit(fit, proposals)}
-    if is_json:
-        write_json(console, facts)
-    else:
-        for line in (*_fact_lines(facts), "fit", *_fit_lines(fit)):
-            console.line(harmless(line))
+    lines = (*_fact_lines(facts), "fit", *_fit_lines(fit))
+    _tell(console, {**facts, "fit": _fit(fit, proposals)}, lines, is_json=is_json)
     if not fit.fits:
         raise _does_not_fit(model, fit, proposals)
 
 
-def _check(flags: LoadingFlags, *, is_plan: bool, context: int | None) -> None:
+def _tell(console: Console, facts: dict[str, Any], lines: Iterable[str], *, is_json: bool) -> None:
+    if is_json:
+        write_json(console, facts)
+        return
+    for line in lines:
+        console.line(harmless(line))
+
+
+def _check(flags: list[str], *, is_plan: bool, context: int | None) -> None:
     """Refuse flags that the one view or the other would not look at."""
-    for_plan = [flag for flag in flags.given if not flag.startswith("--load-")]
+    for_both = ("--load-8bit", "--load-4bit", "--quant-config")
+    for_plan = [flag for flag in flags if flag not in for_both]
     if for_plan and not is_plan:
         raise UsageError(f"{for_plan[0]} is for the plan", hint="add --plan")
     if context is not None and is_plan:
         raise UsageError("--context does not go with --plan, which counts the weights", hint="drop one")
+
+
+def _check_loads(
+    checkpoint: Checkpoint, found: Found, formats: Mapping[str, object], *, trust_remote_code: bool
+) -> None:
+    """Raise what loading would, before it plans."""
+    from llmctl.loading import architecture
+
+    if found.family is not None:
+        architecture.check_family(checkpoint.name, found.family.generates)
+    architecture.check(checkpoint.config, name=checkpoint.name, trust_remote_code=trust_remote_code)
+    reader_of(checkpoint, formats)
 
 
 def _show_plan(
@@ -139,24 +175,31 @@ def _show_plan(
     count = max(asked.num_gpus or 1, 1 + max(asked.gpus or (0,)))
     devices = described(visible(), kind=asked.device, memory_bytes=memory_bytes, count=count)
     made = plan(asked, about.facts, devices)
-    if is_json:
-        write_json(console, {"name": about.checkpoint.name, "plan": plan_facts(made)})
-        return
-    console.line(harmless(about.checkpoint.name))
-    for line in _rows(plan_rows(made)):
-        console.line(harmless(line))
+    facts = {"name": about.checkpoint.name, "plan": plan_facts(made)}
+    lines = (about.checkpoint.name, *_rows(plan_rows(made)), *_why(made.reasons))
+    _tell(console, facts, lines, is_json=is_json)
 
 
-def _folder(model: str) -> Path:
-    folder = find_here(model, os.environ)
+def _folder(model: str, revision: str | None) -> Path:
+    if revision is not None and (is_path(model) or model in EMBEDDED):
+        raise UsageError(
+            f"--revision {revision} is for models of the hub, and {model} is here",
+            hint="leave --revision out",
+        )
+    folder = find_here(model, os.environ, revision=revision)
     if folder is not None:
         return folder
-    # Unlike Path, it takes a name that no file can have for an absent one.
-    if os.path.isfile(os.path.expanduser(model)):  # noqa: PTH111, PTH113
-        raise BadFileError(f"{model} is a file; give the folder of the model")
+    # Of a folder that is here it says which files it has.
+    find_tagged(model)
+    # Unlike Path, these take a name that no file can have for an absent one.
+    path = os.path.expanduser(model)  # noqa: PTH111
+    if os.path.exists(path):  # noqa: PTH110
+        what = "file" if os.path.isfile(path) else "device or pipe"  # noqa: PTH113
+        raise BadFileError(f"{model} is a {what}; give the folder of the model, or a *.gguf file")
+    named, flag = (f" at the revision {revision!r}", f" --revision {revision}") if revision else ("", "")
     raise NotFoundError(
-        f"{model!r} is not on this machine",
-        hint="give a folder, or download it first: llmctl models pull MODEL; "
+        f"{model!r} is not on this machine{named}",
+        hint=f"give a folder, or download it first: llmctl models pull MODEL{flag}; "
         "llmctl models list --local shows what is here",
     )
 
@@ -257,12 +300,17 @@ def _fit_lines(fit: Fit) -> Iterator[str]:
             "longest": f"{fit.max_context} tokens",
         }.items()
     )
-    yield from _rows(("note", note) for note in fit.notes)
+    yield from _why(fit.notes)
 
 
 def _rows(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
     for title, text in rows:
         yield f"  {title:<14}{text}"
+
+
+def _why(sentences: Iterable[str]) -> Iterator[str]:
+    yield "why"
+    yield from (f"  {sentence}" for sentence in sentences)
 
 
 def _does_not_fit(model: str, fit: Fit, proposals: tuple[str, ...]) -> DoesNotFitError:

@@ -54,8 +54,10 @@ class Description:
         return str(names[0]) if isinstance(names, list) and names else None
 
 
-def describe(folder: Path, *, name: str | None = None) -> Description:
-    """Read the facts of a model folder, which is `name` to the user.
+def describe(
+    folder: Path, *, name: str | None = None, formats: Mapping[str, object] | None = None
+) -> Description:
+    """Read the facts of a model folder, which is `name` to the user; `formats` as `describe_checkpoint`.
 
     Raises `BadFileError` for a folder that is no whole model, as `checkpoint.open_folder` does.
     """
@@ -64,7 +66,7 @@ def describe(folder: Path, *, name: str | None = None) -> Description:
     limit = tokenizer.get("model_max_length")
     return Description(
         checkpoint=checkpoint,
-        facts=describe_checkpoint(checkpoint),
+        facts=describe_checkpoint(checkpoint, formats),
         shape=shape_of(checkpoint.config),
         context_length=context_length(
             checkpoint.config, tokenizer_limit=limit if isinstance(limit, int) else None
@@ -73,12 +75,14 @@ def describe(folder: Path, *, name: str | None = None) -> Description:
     )
 
 
-def describe_checkpoint(checkpoint: Checkpoint) -> Facts:
+def describe_checkpoint(checkpoint: Checkpoint, formats: Mapping[str, object] | None = None) -> Facts:
     """What a plan must know of a checkpoint, from the headers of its files.
 
-    Raises `BadFileError` for a damaged header.
+    `formats` are the user's own words on how it is quantised. Raises `BadFileError` for a damaged header.
     """
     told = settings_of(checkpoint.config, checkpoint.folder)
+    if formats and checkpoint.gguf is None and isinstance(told, Mapping | None):
+        told = {**(told or {}), **formats}
     quantisation = quantisation_of(told, checkpoint.bytes_by_dtype)
     counts: Counter[str] = Counter()
     for name, entry in _entries(checkpoint):
@@ -96,6 +100,8 @@ def describe_checkpoint(checkpoint: Checkpoint) -> Facts:
         num_head_parameters=counts["head"],
         num_embedding_parameters=counts["embedding"],
         num_layers=shape.num_layers or 1,
+        hidden_size=shape.hidden_size,
+        is_encoder_decoder=shape.is_encoder_decoder,
         quantisation=quantisation,
     )
 

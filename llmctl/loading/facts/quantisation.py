@@ -83,14 +83,18 @@ def settings_of(config: Mapping[str, Any], folder: Path) -> Any:
     None without one. Raises `BadFileError` for such a file that is damaged.
     """
     parts = (config, text_config(config))
-    found = next((part[key] for part in parts for key in _CONFIG_KEYS if part.get(key)), None)
-    if found is not None:
-        return found
-    for name, method in _OLDER_FILES.items():
-        own = contents.read_json(folder / name, optional=True)
-        if own:
-            return {"quant_method": method, **own}
-    return None
+    for part in parts:
+        for key in _CONFIG_KEYS:
+            if part.get(key) not in (None, {}):
+                return part[key]
+    older = older_settings_of(folder)
+    return {"quant_method": _OLDER_FILES[older[0]], **older[1]} if older is not None else None
+
+
+def older_settings_of(folder: Path) -> tuple[str, Mapping[str, Any]] | None:
+    """An older tool's file by name, and what it says. Raises `BadFileError` for one that is damaged."""
+    files = ((name, contents.read_json(folder / name, optional=True)) for name in _OLDER_FILES)
+    return next(((name, own) for name, own in files if own), None)
 
 
 def is_for_unpacking(name: str) -> bool:

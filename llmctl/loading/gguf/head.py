@@ -65,6 +65,10 @@ _TYPES: Mapping[int, tuple[str, int, int]] = {
 }
 
 
+BITS: Mapping[str, float] = {name: 8 * size / count for name, count, size in _TYPES.values()}
+"""Of a number, by the type's name."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufHead:
     """What a GGUF file says before its data begins."""
@@ -80,8 +84,8 @@ class GgufHead:
         return str(self.metadata.get("general.architecture", ""))
 
 
-def read_gguf(path: Path, *, keep: Collection[str] = ()) -> GgufHead:
-    """The head of the file; arrays whose key is in `keep` come whole, however long they are.
+def read_gguf(path: Path, *, keep: Collection[str] | None = ()) -> GgufHead:
+    """The head of the file; arrays whose key is in `keep` (None: all) come whole, however long they are.
 
     Raises `BadFileError` for a file that is no GGUF, damaged, cut short, or of a kind that cannot be read.
     """
@@ -103,7 +107,7 @@ def read_gguf(path: Path, *, keep: Collection[str] = ()) -> GgufHead:
 class _Reader:
     """Walks through the bytes of one file."""
 
-    def __init__(self, path: Path, data: mmap.mmap, keep: Collection[str]) -> None:
+    def __init__(self, path: Path, data: mmap.mmap, keep: Collection[str] | None) -> None:
         self._path = path
         self._data = data
         self._keep = keep
@@ -149,28 +153,32 @@ class _Reader:
 
     def _array(self, kind: int, key: str) -> Any:
         count = self._count(_MAX_ITEMS)
+        is_kept = self._keep is None or key in self._keep
         if kind == _STRING:
-            if key in self._keep:
-                return [self._text() for _ in range(count)]
-            self._skip_texts(count)
-            return count
+            texts = self._texts(count, is_kept=is_kept)
+            return texts if is_kept else count
         if kind not in _NUMBERS:
             raise ValueError(f"{key} is an array of the type {kind}")
         form, start = _NUMBERS[kind], self._at
         self._skip(count * _WIDTHS[form])
-        if count <= _MAX_KEPT_NUMBERS or key in self._keep:
+        if count <= _MAX_KEPT_NUMBERS or is_kept:
             return list(struct.unpack_from(f"<{count}{form}", self._data, start))
         return count
 
-    def _skip_texts(self, count: int) -> None:
-        """Walk over texts, of which a vocabulary and its merges have half a million."""
+    def _texts(self, count: int, *, is_kept: bool) -> list[str]:
+        """Walk over texts, of which a vocabulary and its merges have half a million; none unless kept."""
         at, data, length_at = self._at, self._data, _LENGTH.unpack_from
+        texts = []
         try:
             for _ in range(count):
-                at += _LENGTH.size + length_at(data, at)[0]
-        except struct.error as error:
+                start = at + _LENGTH.size
+                at = start + length_at(data, at)[0]
+                if is_kept:
+                    texts.append(data[start:at].decode(errors="replace"))
+        except (struct.error, OverflowError) as error:
             raise ValueError("the file ends") from error
         self._skip(at - self._at)
+        return texts
 
     def _tensor(self) -> tuple[str, tuple[int, ...], int, int]:
         """Name, shape, type and place of a tensor, the last counted from the start of the data."""

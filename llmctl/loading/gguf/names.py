@@ -1,21 +1,28 @@
-"""Which GGUF file is meant by a path, a folder, `owner/name/FILE.gguf` or `owner/name:Q4_K_M`.
+"""Which GGUF file is meant by a path, a folder, `FOLDER:Q4_K_M`, `owner/name:Q4_K_M` or
+`owner/name/FILE.gguf`.
 
 Looks at names alone.
 """
 
+import os
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from llmctl.core.errors import AmbiguousError, BadFileError, NotFoundError
-from llmctl.loading.gguf.head import SUFFIX
+from llmctl.core.places import expanded
+from llmctl.loading.gguf.head import BITS, SUFFIX
 
 _FILE_OF_REPO = re.compile(r"([\w.-]+/[\w.-]+)/([^/]+\.gguf)")
 _TAG_OF_REPO = re.compile(r"([\w.-]+/[\w.-]+):([\w.-]+)")
+_TAG_OF_FOLDER = re.compile(r"(.+):([\w.-]+)")
 _PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
 # What lies beside a model: the eyes of one that sees, and statistics for whoever quantises.
 _NO_MODELS = ("mmproj", "imatrix")
 _MAX_NAMES_SHOWN = 24
+_TYPE = re.compile(rf"(?:^|[-._])({'|'.join(sorted(BITS, key=len, reverse=True))})(?:[-._]|$)")
+_BITS_OF_TABLES = 0.75
+"""What larger types of the tables of tokens and of some layers add to those of most weights, at most."""
 
 
 def split_name(model: str) -> tuple[str, str | None]:
@@ -55,6 +62,12 @@ def choose_gguf(model: str, names: Collection[str], wanted: str | None = None) -
     return fitting[0]
 
 
+def bits_in_name(name: str) -> float | None:
+    """At least the bits of a number in a GGUF file by the type in its name; None where it names none."""
+    found = _TYPE.search(name.removesuffix(SUFFIX).upper())
+    return BITS[found[1]] + _BITS_OF_TABLES if found else None
+
+
 def find_gguf(path: Path) -> Path | None:
     """The GGUF file that a path means: itself, or the one in a folder without safetensors; None for others.
 
@@ -64,13 +77,31 @@ def find_gguf(path: Path) -> Path | None:
         return path.with_name(choose_gguf(str(path.parent), [path.name], path.name))
     if not path.is_dir():
         return None
-    try:
-        names = [each.name for each in path.iterdir() if each.exists()]
-    except OSError as error:
-        raise BadFileError(f"cannot read {path}: {error.strerror}") from error
+    names = names_in(path)
     if any(name.endswith(".safetensors") for name in names) or not models_among(names):
         return None
     return path / choose_gguf(str(path), names)
+
+
+def find_tagged(model: str) -> Path | None:
+    """The file that `FOLDER:Q4_K_M` means; None where there is no such folder, or one by the whole name.
+
+    Raises what `choose_gguf` raises.
+    """
+    parts = _TAG_OF_FOLDER.fullmatch(model)
+    # Unlike Path, these take a name that no file can have for an absent one.
+    if parts is None or os.path.exists(expanded(model)) or not os.path.isdir(expanded(parts[1])):  # noqa: PTH110, PTH112
+        return None
+    folder = expanded(parts[1])
+    return folder / choose_gguf(parts[1], names_in(folder), parts[2])
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, but of links that lead nowhere. Raises `BadFileError`."""
+    try:
+        return [path.name for path in folder.iterdir() if path.exists()]
+    except OSError as error:
+        raise BadFileError(f"cannot read {folder}: {error.strerror}") from error
 
 
 def _is_meant(name: str, wanted: str) -> bool:

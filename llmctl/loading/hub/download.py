@@ -21,16 +21,27 @@ log = logging.getLogger(__name__)
 
 # Shards come side by side: the hub limits each connection, not their sum.
 _NUM_CONNECTIONS = 4
+_WEIGHTS = (".safetensors", ".gguf")
+
+
+BeforeWeights = Callable[[Path, Sequence[RemoteFile]], None]
+"""Told the folder, which holds all but the weights, and the weights, before any of them comes."""
 
 
 def download(
-    repo_id: str, *, revision: str | None = None, progress: Progress, gguf: str | None = None
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    progress: Progress,
+    gguf: str | None = None,
+    before_weights: BeforeWeights | None = None,
 ) -> Path:
     """The folder with the files of `repo_id` that a model needs, fetched as far as they are not in the cache.
 
     Of a repository of GGUF files it is the one file: its only one, or the one that `gguf` means (a name, or
     the tag at its end). The setting `hub` says from where. When the hub cannot be asked, a complete cached
-    copy is used. An interrupted download keeps what it has, and the next one goes on there. Raises
+    copy is used. An interrupted download keeps what it has, and the next one goes on there. What
+    `before_weights` raises ends it before any weights come. Raises
     `NotFoundError`, `AccessError` (private, gated, bad token), `UnreachableError`, `DoesNotFitError` (disk),
     `BadFileError` (no safetensors; bytes that are not those the hub lists), `AmbiguousError` (several GGUF
     files), `UsageError` (a revision that cannot be one).
@@ -51,7 +62,9 @@ def download(
         return copy
     chosen = _choose(repo_id, files, gguf)
     with site.errors(hint="what has arrived is kept: the same command goes on from there"):
-        _bring(chosen, commit=commit, site=site, cache=cache, progress=progress)
+        _bring(
+            chosen, commit=commit, site=site, cache=cache, progress=progress, before_weights=before_weights
+        )
     is_gguf = len(chosen) == 1 and chosen[0].name.endswith(".gguf")
     return cache.snapshot(commit) / chosen[0].name if is_gguf else cache.snapshot(commit)
 
@@ -115,7 +128,13 @@ def _choose(repo_id: str, files: Mapping[str, RemoteFile], gguf: str | None) -> 
 
 
 def _bring(
-    files: Sequence[RemoteFile], *, commit: str, site: Site, cache: RepoCache, progress: Progress
+    files: Sequence[RemoteFile],
+    *,
+    commit: str,
+    site: Site,
+    cache: RepoCache,
+    progress: Progress,
+    before_weights: BeforeWeights | None,
 ) -> None:
     """Fetch and link what the snapshot lacks, in order, so that a snapshot with weights is a whole one."""
     lacking = [file for file in files if not cache.has(file, commit)]
@@ -124,7 +143,8 @@ def _bring(
         cache.check_space(absent)
         progress.stage("download", total_bytes=sum(file.num_bytes for file in absent))
     on_bytes = _counting(progress)
-    small = {file.name for file in files if not file.name.endswith(".safetensors")}
+    weights = [file for file in files if file.name.endswith(_WEIGHTS)]
+    small = {file.name for file in files if file not in weights}
     for is_small in (True, False):
         part = [file for file in lacking if (file.name in small) is is_small]
         _fetch_all([file for file in part if file in absent], site=site, cache=cache, on_bytes=on_bytes)
@@ -132,6 +152,8 @@ def _bring(
             cache.link(file, commit)
         if is_small:
             _check_index(cache.snapshot(commit), {file.name for file in files}, cache.repo_id)
+            if before_weights is not None and any(file in absent for file in weights):
+                before_weights(cache.snapshot(commit), weights)
     cache.point(site.asked_revision, commit)
 
 

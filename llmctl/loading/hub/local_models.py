@@ -17,7 +17,7 @@ from llmctl.core.places import Places
 from llmctl.demo import MODELS as EMBEDDED
 from llmctl.loading import contents
 from llmctl.loading.gguf.head import SUFFIX as GGUF_SUFFIX
-from llmctl.loading.gguf.names import choose_gguf, models_among, split_name
+from llmctl.loading.gguf.names import choose_gguf, find_tagged, models_among, split_name
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +55,20 @@ def local_models(environ: Mapping[str, str]) -> list[str]:
     return [*EMBEDDED, *sorted({name for root in roots for name in _downloaded(root)})]
 
 
-def find_here(model: str, environ: Mapping[str, str]) -> Path | None:
+def find_here(model: str, environ: Mapping[str, str], *, revision: str | None = None) -> Path | None:
     """The folder or GGUF file of `model` if it is on this machine; None otherwise. Never raises or downloads.
 
     In order: a folder of that name (a repository of the hub's cache stands for its snapshot) or GGUF file,
-    an embedded model, what was downloaded of a repository.
+    an embedded model, what was downloaded of a repository. A `revision` (branch, tag or commit) is one of
+    a repository.
     """
+    if revision is not None:
+        repository = find_repository(model, environ, revision=revision)
+        return _meant(repository, split_name(model)[1], revision) if repository is not None else None
     if is_path(model):
         # Unlike Path, it leaves an unknown user alone.
         path = Path(os.path.expanduser(model))  # noqa: PTH111
-        return _snapshot(path) or path
+        return _tagged(model) or _snapshot(path) or path
     if model in EMBEDDED:
         return EMBEDDED[model]
     repository = find_repository(model, environ)
@@ -72,17 +76,21 @@ def find_here(model: str, environ: Mapping[str, str]) -> Path | None:
 
 
 def is_path(model: str) -> bool:
-    """Whether `model` is a folder or a GGUF file; a stray folder with an embedded model's name is none."""
+    """Whether `model` is a folder, a GGUF file or `FOLDER:Q4_K_M`.
+
+    A stray folder with an embedded model's name is none.
+    """
     # Unlike Path, these take a name that no file can have for an absent one.
     path = os.path.expanduser(model)  # noqa: PTH111
     if not model.strip():
         return False
     if os.path.isdir(path):  # noqa: PTH112
         return not _is_stray(model, path)
-    return path.endswith(GGUF_SUFFIX) and os.path.isfile(path)  # noqa: PTH113
+    is_file = path.endswith(GGUF_SUFFIX) and os.path.isfile(path)  # noqa: PTH113
+    return is_file or _tagged(model) is not None
 
 
-def find_repository(model: str, environ: Mapping[str, str]) -> Path | None:
+def find_repository(model: str, environ: Mapping[str, str], *, revision: str | None = None) -> Path | None:
     """The folder of a downloaded repository in the hub's cache or ModelScope's; None when there is none.
 
     What is in both is taken from where the settings download from.
@@ -92,7 +100,7 @@ def find_repository(model: str, environ: Mapping[str, str]) -> Path | None:
         return None
     roots = (hub_folder(environ), modelscope_folder(environ))
     here = [folder for folder in (root / repository_name(repo_id) for root in roots) if _is_there(folder)]
-    whole = [folder for folder in here if _meant(folder, wanted) is not None] or here
+    whole = [folder for folder in here if _meant(folder, wanted, revision) is not None] or here
     return (whole[-1] if len(whole) > 1 and _prefers_modelscope(environ) else whole[0]) if whole else None
 
 
@@ -110,9 +118,16 @@ def _is_there(folder: Path) -> bool:
         return False
 
 
-def _meant(repository: Path, wanted: str | None) -> Path | None:
+def _tagged(model: str) -> Path | None:
+    try:
+        return find_tagged(model)
+    except LlmctlError:
+        return None
+
+
+def _meant(repository: Path, wanted: str | None, revision: str | None = None) -> Path | None:
     """The snapshot, or the file in it that is wanted."""
-    folder = _snapshot(repository, wanted)
+    folder = _snapshot(repository, wanted, revision)
     if folder is None or wanted is None:
         return folder
     try:
@@ -131,19 +146,20 @@ def _is_stray(model: str, path: str) -> bool:
     return model in EMBEDDED and not os.path.isfile(f"{path}/{contents.CONFIG}")  # noqa: PTH113
 
 
-def _snapshot(repository: Path, wanted: str | None = None) -> Path | None:
+def _snapshot(repository: Path, wanted: str | None = None, revision: str | None = None) -> Path | None:
     """Of a repository in the hub's cache the files of its main branch, else the latest; None elsewhere.
 
-    Only snapshots with the GGUF file that is wanted count, if one is.
+    Only snapshots with the GGUF file that is wanted count, if one is, and of the revision, if one is named.
     """
     try:
         if not (repository / "snapshots").is_dir() or (repository / contents.CONFIG).exists():
             return None
-        refs = (repository / "refs" / name for name in _DEFAULT_REVISIONS)
-        commit = next((ref.read_text(encoding="ascii").strip() for ref in refs if ref.is_file()), "")
+        names = _DEFAULT_REVISIONS if revision is None else (revision,)
+        refs = (repository / "refs" / name for name in names)
+        commit = next((ref.read_text(encoding="ascii").strip() for ref in refs if ref.is_file()), revision)
         marks = _MARKS if wanted is None else _MARKS[-1:]
         marked = [path for mark in marks for path in repository.glob(f"snapshots/*/{mark}") if path.exists()]
-        folders = (path.parent for path in marked)
+        folders = (path.parent for path in marked if revision is None or path.parent.name == commit)
         return max(folders, key=lambda folder: (folder.name == commit, folder.stat().st_mtime), default=None)
     except (OSError, ValueError) as error:
         log.debug("cannot look into %s: %s", repository, error)

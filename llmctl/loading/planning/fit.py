@@ -8,15 +8,16 @@ The sum is an estimate: what a device can really give, only loading tells.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from llmctl.core.errors import UsageError
+from llmctl.core.sizes import shown
 from llmctl.loading.facts.cache_size import CacheSize, cache_size
 from llmctl.loading.facts.describe import Description
 from llmctl.loading.planning import quant_choice
 from llmctl.loading.planning.hardware import Device
-from llmctl.loading.planning.plan import OVERHEAD_BYTES, choose_device, choose_dtype, gib
+from llmctl.loading.planning.plan import OVERHEAD_BYTES, choose_device, choose_dtype
 from llmctl.loading.planning.quant_choice import NONE
 from llmctl.loading.planning.request import PlanRequest
 from llmctl.loading.planning.weight_bytes import BYTES, weight_bytes
@@ -35,6 +36,8 @@ class FitRequest:
     """What the family's row says to "auto"."""
     quant: str | None = None
     """As `PlanRequest.quantization`."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """As `PlanRequest.settings`."""
     context: int | None = None
     """Tokens of prompt and answer together; None is `DEFAULT_CONTEXT` or the model's if that is less."""
     memory_bytes: int | None = None
@@ -86,7 +89,7 @@ def estimate(model: Description, request: FitRequest, devices: Sequence[Device])
     dtype, reason = choose_dtype(request.dtype, model.facts.stored_dtype, device, row=request.row_dtype)
     context = request.context or min(DEFAULT_CONTEXT, model.context_length)
     scheme, quant_reason = quant_choice.choose(
-        PlanRequest(quantization=request.quant), model.facts, device, dtype
+        PlanRequest(quantization=request.quant, settings=request.settings), model.facts, device, dtype
     )
     num_weight_bytes = weight_bytes(model.facts, dtype, scheme)
     cache, cache_notes = _cache(model, dtype, has_cache=request.has_cache)
@@ -138,7 +141,7 @@ def remedies(model: Description, request: FitRequest, devices: Sequence[Device])
         with contextlib.suppress(UsageError):
             fit = estimate(model, changed, devices)
             if fit.fits:
-                told.append(f"{flags} takes {gib(fit.needed_bytes)} and fits")
+                told.append(f"{flags} takes {shown(fit.needed_bytes)} and fits")
     return tuple(told)
 
 

@@ -1,9 +1,12 @@
 """On which devices a model goes, and how much of it on each, by FastChat's rules. No torch."""
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from llmctl.core.errors import UsageError
+from llmctl.core.sizes import shown
 from llmctl.loading.planning.hardware import GIB, Device
 from llmctl.loading.planning.request import PlanRequest
 
@@ -15,6 +18,8 @@ _SHARE = 0.85
 """Of a GPU's free memory that weights get when nobody says: the rest is for the cache, as in FastChat."""
 _PACKAGES = {"npu": "torch_npu"}
 """What a kind of device needs beside torch."""
+_OF_GPUS = ("num_gpus", "gpus", "max_gpu_memory")
+"""Wishes on GPUs that may be settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,14 @@ class Placement:
     reason: str | None
 
 
+def without_idle_settings(request: PlanRequest, devices: Sequence[Device]) -> PlanRequest:
+    """`request`, less what settings say of GPUs where it means another device. Raises as `choose_device`."""
+    if choose_device(request.device, devices)[0].kind in GPU_KINDS:
+        return request
+    idle: dict[str, Any] = {name: None for name in _OF_GPUS if name in request.settings}
+    return replace(request, **idle)
+
+
 def choose_devices(request: PlanRequest, devices: Sequence[Device]) -> tuple[tuple[Device, ...], str]:
     """The GPUs, or the one device, that a request means, and why.
 
@@ -42,13 +55,14 @@ def choose_devices(request: PlanRequest, devices: Sequence[Device]) -> tuple[tup
         _refuse_gpu_wishes(request, first)
         return (first,), reason
     present = [each for each in devices if each.kind == first.kind]
-    chosen = _numbered(request.gpus, present) if request.gpus is not None else present
+    chosen = _numbered(request, present) if request.gpus is not None else present
     count = request.num_gpus or (len(chosen) if request.gpus is not None else 1)
     if count > len(chosen):
         given = "--gpus names" if request.gpus is not None else f"there {_is_or_are(len(chosen))}"
+        more = f"name {count} with --gpus, or " if len(present) >= count else ""
         raise UsageError(
-            f"--num-gpus {count}: {given} only {len(chosen)} ({_places(chosen)})",
-            hint="name more with --gpus" if len(present) >= count else f"give at most {len(present)}",
+            f"{request.called('num_gpus', count)}: {given} only {len(chosen)} ({_places(chosen)})",
+            hint=f"{more}give at most {len(chosen)}",
         )
     used = tuple(chosen[:count])
     if count == 1 and request.gpus is None:
@@ -92,10 +106,8 @@ def place(
     is_even = request.max_gpu_memory is not None
     shares = _shares(num_bytes, limits, is_even=is_even)
     budgets = limits if is_even else _budgets(limits, shares, block_bytes)
-    split = ", ".join(
-        f"{each.place} {share / GIB:.1f} GiB" for each, share in zip(chosen, shares, strict=True)
-    )
-    how = "up to --max-gpu-memory on each" if is_even else "by free memory, at most 85 % of it"
+    split = ", ".join(f"{each.place} {shown(share)}" for each, share in zip(chosen, shares, strict=True))
+    how = "evenly, at most --max-gpu-memory on each" if is_even else "by free memory, at most 85 % of it"
     return Placement(
         device_map="auto" if is_even else "sequential",
         max_memory={each.index: budget for each, budget in zip(chosen, budgets, strict=True)},
@@ -104,7 +116,7 @@ def place(
         },
         room=room,
         offload=False,
-        reason=f"spread {how}: {split}",
+        reason=f"weights spread {how}: {split}",
     )
 
 
@@ -120,7 +132,9 @@ def _shares(num_bytes: int, limits: Sequence[int], *, is_even: bool) -> list[int
     """How `num_bytes` lie within `limits`: as much on each, or in the proportion of the limits."""
     if not is_even:
         room = max(1, sum(limits))
-        return [num_bytes * limit // room for limit in limits]
+        # Rounded so that they add up.
+        ends = [0, *(num_bytes * part // room for part in itertools.accumulate(limits))]
+        return [end - start for start, end in itertools.pairwise(ends)]
     shares, left = [0] * len(limits), num_bytes
     # The smallest first: what it cannot take, the larger ones share.
     order = sorted(range(len(limits)), key=lambda index: limits[index])
@@ -155,7 +169,7 @@ def _offloaded(chosen: Sequence[Device], host: Device, limits: Sequence[int], nu
         bytes_by_device={**need, host.place: on_host},
         room=sum(limits) + room_on_host,
         offload=True,
-        reason=f"offloading: {on_host / GIB:.1f} GiB of weights stay in the host's memory, which is slow",
+        reason=f"offloading: {shown(on_host)} of weights stay in the host's memory, which is slow",
     )
 
 
@@ -163,7 +177,7 @@ def _check_num_gpus(request: PlanRequest) -> None:
     if request.num_gpus is not None and request.num_gpus < 1:
         raise UsageError(f"--num-gpus must be at least 1, not {request.num_gpus}")
     if request.gpus is not None and len(set(request.gpus)) < max(1, len(request.gpus)):
-        raise UsageError(f"--gpus {_joined(request.gpus)} must name each GPU once")
+        raise UsageError(f"{request.called('gpus', _joined(request.gpus))} must name each GPU once")
 
 
 def _refuse_gpu_wishes(request: PlanRequest, device: Device) -> None:
@@ -180,13 +194,15 @@ def _refuse_gpu_wishes(request: PlanRequest, device: Device) -> None:
             )
 
 
-def _numbered(numbers: Sequence[int], present: Sequence[Device]) -> list[Device]:
+def _numbered(request: PlanRequest, present: Sequence[Device]) -> list[Device]:
+    numbers = request.gpus or ()
     by_number = {each.index: each for each in present}
     missing = [number for number in numbers if number not in by_number]
     if missing:
-        known = _joined(sorted(by_number))
+        known, kind = _joined(sorted(by_number)), present[0].kind
+        called = request.called("gpus", _joined(numbers))
         raise UsageError(
-            f"--gpus {_joined(numbers)}: there is no {present[0].kind} device {missing[0]}, only {known}",
+            f"{called}: there is no {kind} device {missing[0]}, only {known}",
             hint="llmctl doctor shows the devices",
         )
     return [by_number[number] for number in numbers]

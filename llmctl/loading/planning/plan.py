@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from llmctl.core.errors import DoesNotFitError, UsageError
+from llmctl.core.sizes import shown, shown_count
 from llmctl.loading.planning import placement, quant_choice
-from llmctl.loading.planning.hardware import GIB, Device
+from llmctl.loading.planning.hardware import Device
 from llmctl.loading.planning.placement import Placement, choose_device
 from llmctl.loading.planning.request import Facts, PlanRequest
 from llmctl.loading.planning.weight_bytes import BYTES, block_bytes, weight_bytes
@@ -23,7 +24,6 @@ __all__ = [
     "PlanRequest",
     "choose_device",
     "choose_dtype",
-    "gib",
     "plan",
     "stored_dtype",
 ]
@@ -50,6 +50,10 @@ class LoadPlan:
     num_bytes: int
     """Estimated memory on all devices, overhead included."""
     reasons: tuple[str, ...]
+    weight_bytes: int = 0
+    """The part of it that the weights take."""
+    free_bytes: int = 0
+    """What the devices of the plan have free."""
     quant: Scheme | None = None
     """How dense weights are packed while they load; None leaves them."""
     checkpoint_format: str | None = None
@@ -66,6 +70,21 @@ class LoadPlan:
     """As transformers calls it."""
     bytes_by_device: Mapping[str, int] = field(default_factory=dict)
     """Estimated memory by `Device.place`, overhead included."""
+
+    @property
+    def size(self) -> str:
+        """What it takes of what there is, such as `1.2 GiB of 20.4 GiB free`."""
+        return f"{shown(self.num_bytes)} of {shown(self.free_bytes)} free"
+
+    @property
+    def summary(self) -> str:
+        """The numbers that it runs in and where, such as `bfloat16 -> int8 on cpu`."""
+        numbers = self.dtype
+        if self.quant is not None and self.quant.body is not None:
+            numbers += f" -> {self.quant.body}"
+        elif self.checkpoint_format is not None and not self.is_decoded:
+            numbers = f"{self.checkpoint_format}, in {numbers}"
+        return f"{numbers} on {', '.join(self.bytes_by_device) or self.device.place}"
 
 
 def plan(request: PlanRequest, facts: Facts, devices: Sequence[Device]) -> LoadPlan:
@@ -85,17 +104,15 @@ class _Draft:
     """A plan that may ask for more than there is."""
 
     plan: LoadPlan
-    weight_bytes: int
     placement: Placement
-    num_free: int
-    """Bytes that the devices of the plan have."""
 
     @property
     def fits(self) -> bool:
-        return self.weight_bytes <= self.placement.room
+        return self.plan.weight_bytes <= self.placement.room
 
 
 def _draft(request: PlanRequest, facts: Facts, devices: Sequence[Device]) -> _Draft:
+    request = placement.without_idle_settings(request, devices)
     chosen, place_reason = placement.choose_devices(request, devices)
     first = chosen[0]
     dtype, dtype_reason = choose_dtype(request.dtype, facts.stored_dtype, first, row=request.row_dtype)
@@ -103,21 +120,21 @@ def _draft(request: PlanRequest, facts: Facts, devices: Sequence[Device]) -> _Dr
     if request.cpu_offloading and scheme is None:
         raise UsageError(
             "--cpu-offloading goes with --load-8bit or --load-4bit",
-            hint="give one of them, or spread the model over more GPUs with --num-gpus",
+            hint="give one of them, or leave it out",
         )
     weights = weight_bytes(facts, dtype, scheme)
     placed = placement.place(
         request, chosen, devices[-1], num_bytes=weights, block_bytes=block_bytes(facts, weights)
     )
-    num_bytes = sum(placed.bytes_by_device.values())
     num_free = sum(each.free_bytes for each in chosen) + (devices[-1].free_bytes if placed.offload else 0)
-    size = f"{facts.name} takes about {gib(num_bytes)} of {gib(num_free)} free"
-    reasons = (place_reason, dtype_reason, quant_reason, placed.reason, size)
+    reasons = (place_reason, dtype_reason, quant_reason, placed.reason)
     return _Draft(
         plan=LoadPlan(
             device=first,
             dtype=dtype,
-            num_bytes=num_bytes,
+            num_bytes=weights + OVERHEAD_BYTES * len(chosen),
+            weight_bytes=weights,
+            free_bytes=num_free,
             reasons=tuple(reason for reason in reasons if reason is not None),
             quant=scheme,
             checkpoint_format=facts.quantisation.title if facts.quantisation is not None else None,
@@ -127,9 +144,7 @@ def _draft(request: PlanRequest, facts: Facts, devices: Sequence[Device]) -> _Dr
             offload=placed.offload,
             bytes_by_device=placed.bytes_by_device,
         ),
-        weight_bytes=weights,
         placement=placed,
-        num_free=num_free,
     )
 
 
@@ -166,28 +181,42 @@ def _does_not_fit(
     made = draft.plan
     quant = f", {made.quant.body}" if made.quant is not None else ""
     fitting = [
-        f"{flags} takes {gib(smaller.plan.num_bytes)} and fits"
+        f"{flags} takes {shown(smaller.plan.num_bytes)} and fits"
         for flags, smaller in _smaller(request, facts, devices, draft)
         if smaller.fits
     ][:_MAX_TOLD]
-    most = max(0, draft.num_free - OVERHEAD_BYTES * len(made.bytes_by_device)) // 2 / 1e9
-    small_enough = f"what fits here in bfloat16 is a model of up to {most:.1f} billion parameters"
+    most = shown_count(draft.placement.room // BYTES["bfloat16"], in_words=True)
+    small_enough = (
+        f"what fits here in bfloat16 is a model of up to {most} parameters"
+        if draft.placement.room
+        else "nothing fits here: free some memory"
+    )
     return DoesNotFitError(
-        f"{facts.name} ({facts.num_parameters / 1e9:.1f} billion parameters) takes about "
-        f"{gib(made.num_bytes)} in {made.dtype}{quant}, {_room(request, draft)}",
+        f"{facts.name} ({shown_count(facts.num_parameters, in_words=True)} parameters) takes about "
+        f"{_need(request, draft)} in {made.dtype}{quant}, {_room(request, draft)}",
         hint="; ".join(fitting) or small_enough,
     )
 
 
+def _is_for_weights(request: PlanRequest, draft: _Draft) -> bool:
+    """Whether weights have less than what is free: they are told without the overhead then."""
+    return request.max_gpu_memory is not None or len(draft.plan.bytes_by_device) > 1
+
+
+def _need(request: PlanRequest, draft: _Draft) -> str:
+    if _is_for_weights(request, draft):
+        return f"{shown(draft.plan.weight_bytes)} of weights"
+    return shown(draft.plan.num_bytes)
+
+
 def _room(request: PlanRequest, draft: _Draft) -> str:
     """What there is, as it was counted."""
-    places = list(draft.plan.bytes_by_device)
+    places, room = list(draft.plan.bytes_by_device), shown(draft.placement.room)
+    if not _is_for_weights(request, draft):
+        return f"{draft.plan.device.kind} has {shown(draft.plan.free_bytes)} free"
     if request.max_gpu_memory is not None:
-        return f"{', '.join(places)} may hold {gib(draft.placement.room)} (--max-gpu-memory)"
-    if len(places) == 1:
-        return f"{draft.plan.device.kind} has {gib(draft.num_free)} free"
-    free, room = gib(draft.num_free), gib(draft.placement.room)
-    return f"{', '.join(places)} have {free} free, {room} of it for weights"
+        return f"{', '.join(places)} may hold {room} of them (--max-gpu-memory)"
+    return f"{', '.join(places)} have {shown(draft.plan.free_bytes)} free, {room} of it for weights"
 
 
 def _smaller(
@@ -195,6 +224,9 @@ def _smaller(
 ) -> Iterator[tuple[str, _Draft]]:
     """Other ways to load the same model by their flags, the smallest loss first."""
     changes: list[tuple[str, PlanRequest]] = []
+    if request.max_gpu_memory is not None:
+        limit = request.called("max_gpu_memory", shown(request.max_gpu_memory))
+        changes.append((f"without {limit} it", replace(request, max_gpu_memory=None)))
     num_used = len(draft.plan.bytes_by_device) - draft.plan.offload
     if request.gpus is None:
         # GPU 0 is taken when nobody says, and may be the busy one.
@@ -215,13 +247,12 @@ def _smaller(
     for name, flag in quant_choice.FLAGS.items():
         if request.quantization in _LARGER[name]:
             changes.append((f"{prefix} {flag}".strip(), replace(base, quantization=name)))
-    last = replace(base, quantization="4bit", cpu_offloading=True)
-    for flags, changed in (*changes, (f"{prefix} --load-4bit --cpu-offloading".strip(), last)):
+    for flags, changed in changes:
         # What this checkpoint or device does not allow is no remedy.
         with contextlib.suppress(UsageError):
             yield flags, _draft(changed, facts, devices)
-
-
-def gib(num_bytes: int) -> str:
-    """A size as messages show it."""
-    return f"{num_bytes / GIB:.1f} GiB"
+    with contextlib.suppress(UsageError):
+        last = _draft(replace(base, quantization="4bit", cpu_offloading=True), facts, devices)
+        # Without offloading it has been told above.
+        if last.plan.offload:
+            yield f"{prefix} --load-4bit --cpu-offloading".strip(), last

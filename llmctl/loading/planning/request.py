@@ -1,6 +1,7 @@
 """What a load plan is made from: what the user asks, and what is known of the checkpoint. Plain data."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from llmctl.loading.facts.quantisation import Quantisation
 
@@ -28,6 +29,14 @@ class PlanRequest:
     """Whether weights that the GPUs have no room for may stay in the host's memory."""
     skip: tuple[str, ...] = ()
     """Regular expressions of modules that are not quantised."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """The fields that nobody asked of this model, and the file or variable that sets each: what they say of
+    GPUs holds where there are some, and `quantization` for checkpoints that are not quantised."""
+
+    def called(self, name: str, value: object) -> str:
+        """How errors call a field: by its flag, or by the place where it is set."""
+        origin = self.settings.get(name)
+        return f"--{name.replace('_', '-')} {value}" if origin is None else f"{name} = {value} ({origin})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,5 +59,9 @@ class Facts:
     """Those of the table of tokens."""
     num_layers: int = 1
     """Blocks that are kept whole when a model is spread."""
+    hidden_size: int | None = None
+    """Numbers of a token between the layers; None: not known."""
+    is_encoder_decoder: bool = False
+    """Whether encoder and decoder look up in the table of tokens, which keeps it dense."""
     quantisation: Quantisation | None = None
     """How the files are quantised; None: they are not."""

@@ -88,7 +88,7 @@ class AwqReader:
         self.title = f"{_TITLE}, {_BITS} bits, {each}"
         self._settings, self._rules = settings, rules
         self._modules = {name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")}
-        excluded = settings.values.get("modules_to_not_convert") or ()
+        excluded = settings.names("modules_to_not_convert")
         for module in sorted(self._modules):
             if any(name in module for name in excluded):
                 log.warning("%s is quantised, though the quantization_config says it is not", module)

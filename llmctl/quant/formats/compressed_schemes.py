@@ -1,12 +1,13 @@
 """The configuration of compressed-tensors: which scheme stores which module, and what is refused by name."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from llmctl.core.errors import BadFileError
 from llmctl.quant.formats.base import refuse_unknown
+from llmctl.quant.formats.patterns import Pattern
 
 TITLE = "compressed-tensors"
 INT_FORMATS = ("pack-quantized", "int-quantized", "naive-quantized")
@@ -43,8 +44,12 @@ _KNOWN_WEIGHTS = (
     "scale_dtype",
     "zp_dtype",
 )
+# Whether columns were put into groups in the order of their activations, as weight_g_idx then tells.
+_ORDERS = {
+    **dict.fromkeys(("none", "false", "weight", "static"), False),
+    **dict.fromkeys(("true", "group", "dynamic"), True),
+}
 _STRATEGIES = ("tensor", "channel", "group", "tensor_group", "block")
-_OTHER = "take another quantisation of this model, or its 16-bit checkpoint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +64,10 @@ class Scheme:
     block: tuple[int, int] | None
     """Rows and columns that share a scale, for groups and blocks."""
     is_symmetric: bool
-    are_inputs_static: bool
-    """Whether the file carries scales for the inputs of the modules."""
+    has_order: bool
+    """Whether columns belong to groups in any order."""
+    notes: tuple[str, ...]
+    """What of the config is not followed, for the user."""
 
     @property
     def gives_quantised(self) -> bool:
@@ -84,6 +91,8 @@ class Schemes:
     of_targets: Mapping[str, Scheme]
     """By what they name: a module, "re:" and an expression for its start, or a class."""
     ignored: tuple[str, ...]
+    patterns: Mapping[str, Pattern]
+    """The expressions among both, by what they are there."""
     is_cache_quantised: bool
 
     def find(self, module: str) -> Scheme | None:
@@ -91,10 +100,10 @@ class Schemes:
 
         Names go before expressions, those in alphabetical order, and classes come last, as in the package.
         """
-        if any(_matches(module, each) for each in self.ignored):
+        if any(self._matches(module, each) for each in self.ignored):
             return None
         targets = sorted(self.of_targets, key=lambda target: (target.startswith("re:"), target))
-        found = next((target for target in targets if _matches(module, target)), None)
+        found = next((target for target in targets if self._matches(module, target)), None)
         if found is None:
             # The class of a module is not known here, but quantised ones are embeddings or linear layers.
             is_embedding = any(word in module.rpartition(".")[2] for word in ("embed", "wte", "wpe"))
@@ -102,12 +111,14 @@ class Schemes:
             found = found or next((t for t in ("Linear", "LinearBase") if t in self.of_targets), None)
         return None if found is None else self.of_targets[found]
 
+    def _matches(self, module: str, target: str) -> bool:
+        pattern = self.patterns.get(target)
+        return pattern.matches(module) if pattern is not None else module == target
+
     def title(self) -> str:
         """For the user, with what of the config is not followed."""
         kinds = list(dict.fromkeys(str(scheme) for scheme in self.of_targets.values()))
-        notes = []
-        if any(scheme.are_inputs_static for scheme in self.of_targets.values()):
-            notes.append("its scales of activations are not used")
+        notes = list(dict.fromkeys(note for scheme in self.of_targets.values() for note in scheme.notes))
         if self.is_cache_quantised:
             notes.append("the cache is not quantised")
         return "; ".join([f"{TITLE}, {' and '.join(kinds)}", *notes])
@@ -117,61 +128,55 @@ def read_schemes(config: Mapping[str, Any]) -> Schemes:
     """The groups of a `quantization_config`. Raises `BadFileError` over what cannot be honoured."""
     refuse_unknown(config, _KNOWN, TITLE)
     _refuse_parts(config)
-    groups = config.get("config_groups")
-    if not isinstance(groups, Mapping) or not groups:
-        raise BadFileError(f"the quantization_config ({TITLE}) has no config_groups", hint=_OTHER)
-    ignored = tuple(map(str, config.get("ignore") or ()))
+    groups = _object(TITLE, config, "config_groups")
+    if not groups:
+        raise _refusal(TITLE, "has no config_groups")
+    ignored = _names(TITLE, config, "ignore")
     of_targets = {
         target: scheme
         for name, group in groups.items()
         for target, scheme in _read_group(str(name), group, config.get("format"))
     }
-    for target in (*of_targets, *ignored):
-        _check_expression(target)
     return Schemes(
         of_targets=of_targets,
         ignored=ignored,
-        is_cache_quantised=bool(config.get("kv_cache_scheme")),
+        patterns=dict((*_patterns(of_targets, "targets"), *_patterns(ignored, "ignore"))),
+        is_cache_quantised=bool(_object(TITLE, config, "kv_cache_scheme")),
     )
 
 
 def _refuse_parts(config: Mapping[str, Any]) -> None:
-    sparsity = config.get("sparsity_config") or {}
-    if sparsity.get("format", "dense") != "dense":
-        raise BadFileError(
-            f"the weights are stored sparse ({TITLE} {sparsity['format']!r}), which llmctl does not read",
-            hint=_OTHER,
-        )
-    transform = config.get("transform_config") or {}
+    stored = _object(TITLE, config, "sparsity_config").get("format", "dense")
+    if stored != "dense":
+        raise _refusal(TITLE, f"says that the weights are stored sparse ({stored!r})")
+    transform = _object(TITLE, config, "transform_config")
     if transform.get("config_groups", transform):
-        raise BadFileError(
-            f"the quantization_config ({TITLE}) has a transform_config: rotations of the inputs, "
-            "which llmctl does not apply",
-            hint=_OTHER,
-        )
+        raise _refusal(TITLE, "has a transform_config: rotations of the inputs, which llmctl does not apply")
 
 
-def _read_group(name: str, group: Any, default_format: Any) -> Iterator[tuple[str, Scheme]]:
+def _read_group(name: str, group: Any, common: Any) -> Iterator[tuple[str, Scheme]]:
+    """The targets of one group; `common` is the format that the config names for all of them."""
     title = f"{TITLE}, {name}"
-    if not isinstance(group, Mapping) or not isinstance(group.get("targets"), list):
-        raise BadFileError(f"the quantization_config ({title}) names no scheme and targets", hint=_OTHER)
+    if not isinstance(group, Mapping):
+        raise _refusal(title, "names no scheme and targets")
+    targets = _names(title, group, "targets")
     refuse_unknown(group, _KNOWN_GROUP, title)
-    weights = group.get("weights")
-    if weights is None:
+    weights = _object(title, group, "weights")
+    if not weights:
         # Only activations are quantised; the weights are dense.
         return
     refuse_unknown(weights, _KNOWN_WEIGHTS, title)
-    stored = group.get("format") or default_format
+    stored = str(group.get("format") or common)
+    if common not in (None, "mixed-precision", stored):
+        raise _refusal(title, f"says format {stored!r} here and {common!r} for the whole")
     if stored not in _FORMATS:
-        raise BadFileError(
-            f"the weights are stored as {stored!r} ({title}); llmctl reads {', '.join(sorted(_FORMATS))}",
-            hint=_OTHER,
-        )
-    scheme = _read_weights(title, weights, str(stored), group.get("input_activations"))
-    yield from ((str(target), scheme) for target in group["targets"])
+        known = ", ".join(sorted(_FORMATS))
+        raise _refusal(title, f"says that the weights are stored as {stored!r}; llmctl reads {known}")
+    scheme = _read_weights(title, weights, stored, tuple(_notes(title, group)))
+    yield from ((target, scheme) for target in targets)
 
 
-def _read_weights(title: str, weights: Mapping[str, Any], stored: str, inputs: Any) -> Scheme:
+def _read_weights(title: str, weights: Mapping[str, Any], stored: str, notes: tuple[str, ...]) -> Scheme:
     bits, kind = weights.get("num_bits", 8), str(weights.get("type", "int")).lower()
     strategy, group_size = weights.get("strategy"), weights.get("group_size")
     if strategy is None:
@@ -179,31 +184,55 @@ def _read_weights(title: str, weights: Mapping[str, Any], stored: str, inputs: A
     strategy = str(strategy).lower()
     is_float = kind == "float"
     formats = INT_FORMATS if not is_float else FP8_FORMATS if bits == 8 else FP4_FORMATS if bits == 4 else ()
-    if kind not in ("int", "float") or not isinstance(bits, int) or not 1 <= bits <= 8:
-        raise BadFileError(
-            f"the quantization_config ({title}) has weights of {bits} bits of {kind}", hint=_OTHER
+    if kind not in ("int", "float") or type(bits) is not int or not 1 <= bits <= 8:
+        raise _refusal(
+            title, f"has weights of num_bits {bits!r} and type {kind!r}; llmctl reads 1 to 8, int or float"
         )
     if stored != "dense" and stored not in formats:
-        raise BadFileError(
-            f"the quantization_config ({title}) says {bits}-bit {kind} weights, stored as {stored!r}: "
-            "these do not go together",
-            hint=_OTHER,
+        raise _refusal(
+            title, f"says {bits}-bit {kind} weights, stored as {stored!r}: these do not go together"
         )
     if strategy not in _STRATEGIES:
-        raise BadFileError(
-            f"the quantization_config ({title}) has weights with the strategy {strategy!r}; "
-            f"llmctl reads {', '.join(_STRATEGIES)}",
-            hint=_OTHER,
-        )
+        known = ", ".join(_STRATEGIES)
+        raise _refusal(title, f"has weights with the strategy {strategy!r}; llmctl reads {known}")
+    if weights.get("dynamic"):
+        raise _refusal(title, "has weights that are dynamic, which stored ones cannot be")
     return Scheme(
         format=stored,
         bits=bits,
         is_float=is_float,
         strategy="group" if strategy == "tensor_group" else strategy,
         block=_read_block(title, strategy, group_size, weights.get("block_structure")),
-        is_symmetric=bool(weights.get("symmetric", True)),
-        are_inputs_static=bool(inputs) and not inputs.get("dynamic"),
+        is_symmetric=_is_symmetric(title, weights),
+        has_order=_has_order(title, weights, is_float=is_float),
+        notes=notes,
     )
+
+
+def _is_symmetric(title: str, weights: Mapping[str, Any]) -> bool:
+    said = weights.get("symmetric", True)
+    if not isinstance(said, bool):
+        raise _refusal(title, f"has weights with symmetric {said!r}; true or false is expected")
+    return said
+
+
+def _has_order(title: str, weights: Mapping[str, Any], *, is_float: bool) -> bool:
+    said = weights.get("actorder")
+    order = _ORDERS.get(str(said).lower())
+    if order is None or (order and is_float):
+        raise _refusal(title, f"has weights with actorder {said!r}, which llmctl does not read")
+    return order
+
+
+def _notes(title: str, group: Mapping[str, Any]) -> Iterator[str]:
+    """What is said of activations, which stay in the numbers that the model computes in."""
+    for key in ("input_activations", "output_activations"):
+        said = _object(title, group, key)
+        if said and not said.get("dynamic"):
+            yield "its scales of activations are not used"
+        bits = said.get("num_bits", 8)
+        if bits != 8:
+            yield f"its activations are not rounded to {bits} bits"
 
 
 def _read_block(title: str, strategy: str, group_size: Any, structure: Any) -> tuple[int, int] | None:
@@ -217,24 +246,35 @@ def _read_block(title: str, strategy: str, group_size: Any, structure: Any) -> t
             [int(side) for side in re.findall(r"\d+", structure)] if isinstance(structure, str) else structure
         )
     if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(n, int) and n > 0 for n in sides):
-        raise BadFileError(
-            f"the quantization_config ({title}) has weights in {strategy}s, with group_size {group_size} "
-            f"and block_structure {structure}",
-            hint=_OTHER,
+        raise _refusal(
+            title,
+            f"has weights in {strategy}s, with group_size {group_size!r} and block_structure {structure!r}",
         )
     return sides[0], sides[1]
 
 
-def _matches(module: str, target: str) -> bool:
-    if target.startswith("re:"):
-        return re.match(target.removeprefix("re:"), module) is not None
-    return target == module
+def _object(title: str, config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = config.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise _refusal(title, f"has {key} {value!r}; an object is expected")
+    return value or {}
 
 
-def _check_expression(target: str) -> None:
-    try:
-        re.compile(target.removeprefix("re:") if target.startswith("re:") else "")
-    except re.error as error:
-        raise BadFileError(
-            f"the quantization_config ({TITLE}) has the target {target!r}, which is no regular expression"
-        ) from error
+def _names(title: str, config: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = config.get(key)
+    if not isinstance(value, list | None) or not all(isinstance(name, str) for name in value or ()):
+        raise _refusal(title, f"has {key} {value!r}; a list of names is expected")
+    return tuple(value or ())
+
+
+def _refusal(title: str, what: str) -> BadFileError:
+    return BadFileError(
+        f"the quantization_config ({title}) {what}",
+        hint="take another quantisation of this model, or its 16-bit checkpoint",
+    )
+
+
+def _patterns(names: Iterable[str], key: str) -> Iterator[tuple[str, Pattern]]:
+    for name in names:
+        if name.startswith("re:"):
+            yield name, Pattern(name.removeprefix("re:"), key=key, title=TITLE)

@@ -54,6 +54,10 @@ class CompressedTensorsReader:
             raise bad(weight, "it has scales, but the quantization_config says that it is dense")
         need(weight, parts, ("weight_scale",))
         stored = "weight_packed" if "weight_packed" in parts else "weight"
+        if stored == "weight_packed" and "weight" in parts:
+            raise bad(weight, "it is there twice, packed and dense")
+        if scheme.is_float and "weight_g_idx" in parts:
+            raise bad(weight, f"it has a weight_g_idx, which is not for {scheme}")
         if stored != ("weight_packed" if "pack" in scheme.format else "weight") or stored not in parts:
             raise bad(weight, f"it is stored as {stored}, which is not {scheme.format}")
         if parts[stored].dim() != 2 or parts[stored].numel() == 0:
@@ -131,6 +135,8 @@ def _read_ints(
     shape = _shape(weight, parts)
     scale = _spread(weight, scale_values(weight, "weight_scale", parts["weight_scale"]), scheme, shape)
     zero = _zero(weight, parts, scheme, shape, scale)
+    if scheme.has_order:
+        need(weight, parts, ("weight_g_idx",))
     groups = _groups(weight, parts, shape[1], scale.shape[1])
     if groups is None and scheme.bits == 4 and "weight_packed" in parts and shape[1] % 8 == 0:
         # Whole words of 4-bit numbers are the canonical form as they lie.

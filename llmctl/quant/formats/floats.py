@@ -82,8 +82,10 @@ def lay_out_blocks(scale: Tensor, shape: tuple[int, ...], block: tuple[int, int]
 def dequantize_fp8(weight: str, codes: Tensor, scales: Scales, dtype: torch.dtype) -> Tensor:
     """float8 codes [..., N, K] times their scales, computed in float32, as `dtype`.
 
-    Raises `BadFileError` over codes that stand for no number.
+    Raises `BadFileError` over codes that stand for no number, and over scales that are not positive.
     """
+    if not bool((scales.values > 0).all()):
+        raise bad(weight, "its scale holds numbers that are zero or negative")
     *_, num_rows, num_columns = codes.shape
     # Torch's own conversion from float8 takes twice the time of looking each code up.
     table = torch.arange(256, dtype=torch.uint8).view(codes.dtype).float()

@@ -140,7 +140,7 @@ class GptqReader:
         groups = layer.groups()
         if groups is not None:
             self._tell_of_order(layer)
-        return layer.dense(groups, dtype) if layer.is_uneven(groups) else layer.quantised(groups)
+        return layer.dense(groups, dtype) if layer.is_uneven else layer.quantised(groups)
 
     def _tell_of_order(self, layer: Layer) -> None:
         if layer.settings.flag("desc_act"):
@@ -165,8 +165,7 @@ def _describe(settings: Settings, rules: Rules) -> str:
 
 
 def _tell_of_unlisted(settings: Settings, modules: Collection[str]) -> None:
-    listed = settings.values.get("modules_in_block_to_quantize") or []
-    names = [name for group in listed for name in ([group] if isinstance(group, str) else group)]
+    names = settings.names("modules_in_block_to_quantize")
     for module in sorted(modules):
         is_denied = settings.flag("lm_head") is False and module.endswith("lm_head")
         is_listed = not names or module.endswith("lm_head") or any(name in module for name in names)

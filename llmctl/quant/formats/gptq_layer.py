@@ -69,13 +69,12 @@ class Layer:
             raise bad(self.name, f"qweight, qzeros and scales have the shapes {', '.join(map(str, shapes))}")
         if scales.shape[1] != self.num_rows:
             raise bad(self.name, f"it has scales for {scales.shape[1]} outputs, qweight for {self.num_rows}")
-        for what, words, count in (
-            ("qzeros", qzeros.shape[1], self.num_rows),
-            ("qweight", qweight.shape[0], self.num_columns),
-        ):
-            if words != -(-count * self.bits // WORD_BITS):
-                found = words * WORD_BITS / count
-                raise self.settings.disagreement(self.name, "bits", f"its {what} has {found:g} bits a number")
+        if qzeros.shape[1] != -(-self.num_rows * self.bits // WORD_BITS):
+            found = qzeros.shape[1] * WORD_BITS / self.num_rows
+            raise self.settings.disagreement(self.name, "bits", f"its qzeros has {found:g} bits a number")
+        if qweight.shape[0] != -(-self.num_columns * self.bits // WORD_BITS):
+            held = qweight.shape[0] * WORD_BITS // self.bits
+            raise bad(self.name, f"its g_idx is of {self.num_columns} inputs, its qweight of {held}")
         if self.num_groups != -(-self.num_columns // self.group_size):
             found_groups = f"it has {self.num_groups} groups for {self.num_columns} inputs"
             raise self.settings.disagreement(self.name, "group_size", found_groups)
@@ -91,17 +90,24 @@ class Layer:
         if bool((groups < 0).any()) or bool((groups >= self.num_groups).any()):
             found = int(groups.max()) if bool((groups >= 0).all()) else int(groups.min())
             raise bad(self.name, f"its g_idx names the group {found} of {self.num_groups}")
-        if torch.equal(groups, torch.arange(groups.numel()) // self.group_size):
-            return None
+        plain = self._plain_groups()
         # Early tools left it at zero when there was nothing to reorder.
-        return None if is_ordered and not bool(groups.any()) else groups
+        if torch.equal(groups, plain) or (is_ordered and not bool(groups.any())):
+            return None
+        sizes, expected = groups.bincount(minlength=self.num_groups), plain.bincount()
+        if not torch.equal(sizes, expected):
+            group = int((sizes != expected).nonzero()[0])
+            what = f"its g_idx puts {int(sizes[group])} inputs into the group {group}"
+            raise bad(self.name, f"{what}, which has {int(expected[group])}")
+        return groups
 
-    def is_uneven(self, groups: Tensor | None) -> bool:
-        """Whether the weight cannot be cut into groups of one size."""
-        if groups is None:
-            return self.num_columns % self.group_size != 0 or self.num_columns % 2 != 0
-        sizes = torch.bincount(groups, minlength=self.num_groups)
-        return bool((sizes != sizes[0]).any()) or self.num_columns % 2 != 0
+    def _plain_groups(self) -> Tensor:
+        return torch.arange(self.num_columns) // self.group_size
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether the weight cannot be cut into groups of one size, whatever their order."""
+        return self.num_columns % self.group_size != 0 or self.num_columns % 2 != 0
 
     def words(self) -> Tensor:
         """qweight as int32 [N, R], the numbers of an output side by side."""
@@ -183,7 +189,7 @@ class Layer:
     def dense(self, groups: Tensor | None, dtype: torch.dtype) -> Tensor:
         """[N, K] in `dtype`, a block of rows at a time."""
         if groups is None:
-            groups = torch.arange(self.num_columns) // self.group_size
+            groups = self._plain_groups()
         words, zeros, scales = self.words(), self.zeros().t().float(), self.parts["scales"].t().float()
         weight = torch.empty(self.num_rows, self.num_columns, dtype=dtype)
         for start in range(0, self.num_rows, _ROWS_AT_ONCE):

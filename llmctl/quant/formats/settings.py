@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmctl.core.errors import BadFileError, LlmctlError, UsageError
+from llmctl.quant.formats.patterns import Pattern
 
 _SYNONYMS: Mapping[str, str] = {
     "wbits": "bits",
@@ -15,6 +16,7 @@ _SYNONYMS: Mapping[str, str] = {
     "act_order": "desc_act",
     "format": "checkpoint_format",
 }
+_OTHER = "take another quantisation of this model, or its 16-bit checkpoint"
 _WORDS: Mapping[str, bool] = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -27,25 +29,32 @@ class Settings:
     values: Mapping[str, Any]
     chosen: frozenset[str]
     """The keys that the user gave."""
+    open: frozenset[str]
+    """The keys whose values the user may give."""
 
     @classmethod
     def read(
         cls, title: str, config: Mapping[str, Any], overrides: Mapping[str, Any], allowed: Collection[str]
     ) -> "Settings":
         """`config` under `overrides`, of which only keys in `allowed` may be given, else `UsageError`."""
-        own = _newest_names(overrides)
+        own = newest_names(overrides)
         for key, value in own.items():
             if key not in allowed:
                 raise UsageError(
                     f"{key}={value} says nothing about a {title} checkpoint",
                     hint=f"what can be said of one: {', '.join(sorted(allowed))}",
                 )
-        return cls(title, {**_newest_names(config), **own}, frozenset(own))
+        return cls(title, {**newest_names(config), **own}, frozenset(own), frozenset(allowed))
 
     def under(self, more: Mapping[str, Any]) -> "Settings":
         """These with the values of a rule for some modules, which the user's words do not reach."""
-        newer = _newest_names(more)
-        return replace(self, values={**self.values, **newer}, chosen=self.chosen - newer.keys())
+        newer = newest_names(more)
+        return replace(
+            self,
+            values={**self.values, **newer},
+            chosen=self.chosen - newer.keys(),
+            open=self.open - newer.keys(),
+        )
 
     def integer(self, key: str) -> int:
         """A whole number that must be there."""
@@ -72,6 +81,15 @@ class Settings:
         """A word in lower case; an empty one is the default."""
         return str(self.values.get(key) or default).lower()
 
+    def names(self, key: str) -> list[str]:
+        """Those of a list, or of the lists in it; none where nothing is said."""
+        value = self.values.get(key) or []
+        given = value if isinstance(value, list) else [value]
+        found = [name for each in given for name in (each if isinstance(each, list) else [each])]
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in found):
+            raise self.refusal(key, "a list of names is expected")
+        return found
+
     def refusal(self, key: str, why: str) -> LlmctlError:
         """The error over the value of one key: the user's, or the file's."""
         value = self.values.get(key)
@@ -79,7 +97,7 @@ class Settings:
             return UsageError(f"{key}={value} does not do for this {self.title} checkpoint: {why}")
         return BadFileError(
             f"the quantization_config ({self.title}) says {key}={value}: {why}",
-            hint="take another quantisation of this model, or its 16-bit checkpoint",
+            hint=_OTHER,
         )
 
     def disagreement(self, weight: str, key: str, what: str) -> LlmctlError:
@@ -93,13 +111,15 @@ class Settings:
         return BadFileError(
             f"the quantised weight {weight} does not fit its quantization_config: {key} is {value}, "
             f"but {what}",
-            hint=f"if the config is wrong, say what is right: --quant-config {key}=...",
+            hint=f"if the config is wrong, say what is right: --quant-config {key}=..."
+            if key in self.open
+            else _OTHER,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    pattern: re.Pattern[str]
+    pattern: Pattern
     values: Mapping[str, Any] | None
     """None: the module stays dense."""
 
@@ -120,10 +140,7 @@ class Rules:
             raise settings.refusal("dynamic", "an object of objects is expected")
         rules = []
         for key, values in given.items():
-            try:
-                pattern = re.compile(re.sub(r"^[+-]:", "", key))
-            except re.error as error:
-                raise settings.refusal("dynamic", f"{key!r} is not a regular expression: {error}") from error
+            pattern = Pattern(re.sub(r"^[+-]:", "", key), key="dynamic", title=settings.title)
             rules.append(_Rule(pattern, None if key.startswith("-:") else dict(values or {})))
         return cls(tuple(rules))
 
@@ -135,13 +152,14 @@ class Rules:
         """What holds for one quantised weight; raises where a rule says that it is dense."""
         module = weight.removesuffix(".weight")
         # The first rule that matches holds, as in GPTQModel and vLLM.
-        rule = next((rule for rule in self.rules if rule.pattern.match(module)), None)
+        rule = next((rule for rule in self.rules if rule.pattern.matches(module)), None)
         if rule is None:
             return settings
         if rule.values is None:
-            raise settings.disagreement(weight, "dynamic", f"{rule.pattern.pattern!r} says it is dense")
+            raise settings.disagreement(weight, "dynamic", f"{rule.pattern.text!r} says it is dense")
         return settings.under(rule.values)
 
 
-def _newest_names(config: Mapping[str, Any]) -> dict[str, Any]:
+def newest_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that have a value, each by the newest of its names."""
     return {_SYNONYMS.get(key, key): value for key, value in config.items() if value is not None}

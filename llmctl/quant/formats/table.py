@@ -1,6 +1,7 @@
 """Which reader belongs to a checkpoint, by the method that its configuration names."""
 
 import importlib
+import logging
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,8 @@ from llmctl.core.errors import BadFileError
 
 if TYPE_CHECKING:
     from llmctl.quant.formats.base import Reader
+
+log = logging.getLogger(__name__)
 
 READERS: Mapping[str, str] = {
     "gptq": "llmctl.quant.formats.gptq",
@@ -29,13 +32,22 @@ def open_reader(
     `overrides` are the user's own words on keys of the config. Raises `BadFileError` for a method or a key
     that llmctl does not read, `UsageError` for an override that contradicts what the tensors are.
     """
+    module = READERS[method_of(config)]
+    reader: Reader = importlib.import_module(module).reader(config, tensors, overrides or {})
+    log.info("the weights are read as %s", reader.title)
+    return reader
+
+
+def method_of(config: Mapping[str, Any]) -> str:
+    """The key of `READERS` that a `quantization_config` means.
+
+    Raises `BadFileError` for a method that llmctl does not read.
+    """
     method = str(config.get("quant_method", "unknown")).replace("compressed_tensors", "compressed-tensors")
-    module = READERS.get(method)
-    if module is None:
+    if method not in READERS:
         known = ", ".join(sorted(READERS))
         raise BadFileError(
             f"the weights are quantised by {method!r}, which llmctl does not read (it reads {known})",
             hint="take another quantisation of this model, or its 16-bit checkpoint",
         )
-    reader: Reader = importlib.import_module(module).reader(config, tensors, overrides or {})
-    return reader
+    return method

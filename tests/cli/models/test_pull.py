@@ -114,6 +114,28 @@ def test_what_is_no_download_is_here_already(llmctl: Llmctl, tmp_path: Path, mod
     assert llmctl("models", "pull", name).out.startswith(f"{name} is here already: ")
 
 
+@pytest.mark.parametrize("kind", ["model", "folder", "file"])
+def test_a_name_means_the_hub_s_model_whatever_is_called_so_here(
+    llmctl: Llmctl, hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = tmp_path / "owner" / "tiny"
+    here.parent.mkdir()
+    if kind == "file":
+        here.write_text("notes")
+    else:
+        here.mkdir()
+    if kind == "model":
+        for name, body in tiny_model().items():
+            assert isinstance(body, bytes)
+            (here / name).write_bytes(body)
+    ended = llmctl("models", "pull", NAME)
+    assert (ended.code, ended.out.split(":")[0]) == (0, f"{NAME} downloaded")
+    assert ended.err == f"{NAME} is in this folder too, and other commands take that one\n"
+    assert llmctl("models", "rm", NAME, "--yes").out.startswith(f"removed {NAME}: ")
+    assert here.exists()
+
+
 def test_neither_torch_nor_transformers_is_needed(hub: StandInHub, tmp_path: Path) -> None:
     code = (
         "import sys; from llmctl.cli.app import run; code = run(['models', 'pull', sys.argv[1]]);"

@@ -67,7 +67,7 @@ def test_what_is_no_download_is_refused(
     mine = tmp_path / "mine"
     mine.mkdir()
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    for model in (str(mine), str(tmp_path / "m.gguf"), str(repository)):
+    for model in (str(mine), str(tmp_path / "m.gguf"), f"{tmp_path}:m.gguf", str(repository)):
         fails(llmctl("models", "rm", model, "--yes"), 2, f"{model} is yours")
     monkeypatch.chdir(tmp_path)
     fails(llmctl("models", "rm", "mine", "--yes"), 2, "mine is yours")
@@ -75,7 +75,11 @@ def test_what_is_no_download_is_refused(
 
 
 @pytest.mark.parametrize(
-    "model", ["../hub", "a/../..", "", "a/b/c", "models--owner--tiny", "owner", "./x", "owner/tiny/x", "a:b"]
+    "model",
+    [
+        *("../hub", "a/../..", "", "a/b/c", "models--owner--tiny", "owner", "./x", "owner/tiny/x", "a:b"),
+        "/dev/zero",
+    ],
 )
 def test_names_that_are_no_download_s_reach_nothing(llmctl: Llmctl, repository: Path, model: str) -> None:
     fails(llmctl("models", "rm", "--yes", "--", model), 3)

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from llmctl.cli.models.sizes import shown, shown_count
 from llmctl.core.errors import UsageError
-from llmctl.core.sizes import parse_size
+from llmctl.core.sizes import parse_size, shown, shown_count
 from tests.cli.models.conftest import Models
 from tests.cli.test_help import modules_after
 from tests.loading.headers import LLAMA_8B, llama_8b, write_model
@@ -125,6 +124,8 @@ def test_a_family_without_a_cache_is_not_charged_for_one(models: Models, tmp_pat
         (("no/such-model",), 3, "llmctl models pull MODEL"),
         (("./no-such",), 3, "'./no-such' is not on this machine"),
         (("{file}",), 7, "is a file"),
+        (("/dev/zero",), 7, "/dev/zero is a device or pipe"),
+        (("{empty}:Q4_0",), 3, "has no GGUF file 'Q4_0'"),
         (("{empty}",), 7, "is empty"),
         (("demo", "--memory", "16"), 2, "--memory must be a size such as 16GiB or 24GB, not '16'"),
         (("demo", "--memory", "0GiB"), 2, "'0GiB'"),
@@ -189,3 +190,5 @@ def test_sizes_are_shown_in_their_largest_unit(num_bytes: int, text: str) -> Non
 )
 def test_parameters_are_counted_as_models_are_called(count: int, text: str) -> None:
     assert shown_count(count) == text
+    words = {"K": "thousand", "M": "million", "B": "billion"}
+    assert shown_count(count, in_words=True) == " ".join(words.get(part, part) for part in text.split())

@@ -45,6 +45,7 @@ CHANGING = (
     (r"[\d.]+ \(best [\d.]+\)", "N (best N)"),
     (r"^[\d.]+ s · \d+ tok/s", "N s · N tok/s"),
     (r"[\d.]+ GiB of this process", "N GiB of this process"),
+    (r"(bfloat16|float32) on cpu", "NUMBERS on cpu"),
     (r"http://127\.0\.0\.1:\d+", "http://SERVER"),
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?\S*", "DATE"),
 )

@@ -97,6 +97,7 @@ def test_the_keys_of_old_and_new_tools_are_known(said: dict[str, Any]) -> None:
         ({"pack_dtype": "int16"}, "pack_dtype=int16"),
         ({"desc_act": True}, "desc_act=True"),
         ({"smooth": 1}, "does not know: smooth"),
+        ({"modules_to_not_convert": "lm_head"}, "a list of names is expected"),
     ],
 )
 def test_a_config_that_cannot_be_honoured_is_refused_by_name(more: dict[str, Any], words: str) -> None:

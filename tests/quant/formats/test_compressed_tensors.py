@@ -1,5 +1,6 @@
 """compressed-tensors' formats: those of a packer of our own, and those that the package writes."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,42 @@ def test_scales_of_activations_and_cache_belong_to_weights_and_are_said_to_be_un
     assert reader.part("model.norm.weight") is None
 
 
+def test_four_bits_of_activations_are_said_to_be_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    config = config_of((["Linear"], Variant(format="nvfp4-pack-quantized")))
+    config["config_groups"]["group_0"]["input_activations"] = {
+        "num_bits": 4,
+        "type": "float",
+        "dynamic": "local",
+    }
+    with caplog.at_level(logging.INFO, "llmctl"):
+        reader = open_reader(config, ())
+    assert reader.title.endswith("in groups of 16; its activations are not rounded to 4 bits")
+    assert f"the weights are read as {reader.title}" in caplog.text
+
+
+def test_an_order_that_is_claimed_and_not_stored_is_refused() -> None:
+    variant = Variant(has_order=True)
+    parts, _ = pack(random(4, 32), variant)
+    del parts["weight_g_idx"]
+    with pytest.raises(BadFileError, match="it has no weight_g_idx"):
+        decode(parts, variant)
+
+
+def test_an_order_of_floats_is_refused() -> None:
+    floats = Variant(format="float-quantized", bits=8)
+    parts, _ = pack(random(4, 32), floats)
+    with pytest.raises(BadFileError, match="has a weight_g_idx, which is not for 8-bit floats"):
+        decode({**parts, "weight_g_idx": torch.zeros(32)}, floats)
+    with pytest.raises(BadFileError, match="actorder 'group', which llmctl does not read"):
+        open_reader(config_of((["Linear"], Variant(format="float-quantized", bits=8, has_order=True))), ())
+
+
+def test_a_weight_that_is_there_twice_is_refused() -> None:
+    parts, dense_weight = pack(random(4, 32), Variant())
+    with pytest.raises(BadFileError, match="it is there twice, packed and dense"):
+        decode({**parts, "weight": dense_weight}, Variant())
+
+
 def _damaged(change: str) -> dict[str, torch.Tensor]:
     parts, _ = pack(random(8, 32), Variant(is_symmetric=False))
     changed: dict[str, dict[str, torch.Tensor]] = {
@@ -312,22 +349,35 @@ def test_what_contradicts_the_scheme_is_refused() -> None:
         ({"config_groups": {}}, "no config_groups"),
         ({"config_groups": {"W8A8": ["Linear"]}}, "compressed-tensors, W8A8"),
         ({"ignore": ["re:("]}, "no regular expression"),
-        ({"weights": {"num_bits": 9}}, "9 bits of int"),
-        ({"weights": {"type": "posit"}}, "4 bits of posit"),
+        ({"weights": {"num_bits": 9}}, "num_bits 9 and type 'int'"),
+        ({"weights": {"num_bits": "4"}}, "num_bits '4' and type 'int'; llmctl reads 1 to 8, int or float"),
+        ({"weights": {"num_bits": True}}, "num_bits True"),
+        ({"weights": {"type": "posit"}}, "num_bits 4 and type 'posit'"),
         ({"weights": {"type": "float"}}, "4-bit float weights, stored as 'pack-quantized'"),
         ({"weights": {"strategy": "attn_head"}}, "strategy 'attn_head'"),
         ({"weights": {"group_size": None}}, "group_size None"),
         ({"weights": {"strategy": "block"}}, "block_structure None"),
+        ({"weights": {"group_size": "128"}}, "group_size '128'"),
         ({"weights": {"rounding": "up"}}, "does not know: rounding"),
+        ({"weights": {"symmetric": "false"}}, "symmetric 'false'; true or false is expected"),
+        ({"weights": {"dynamic": True}}, "weights that are dynamic"),
+        ({"weights": {"actorder": "random"}}, "actorder 'random'"),
+        ({"group": {"weights": "int4"}}, "has weights 'int4'; an object is expected"),
         ({"group": {"inputs": {}}}, "does not know: inputs"),
+        ({"group": {"input_activations": True}}, "input_activations True; an object is expected"),
+        ({"group": {"format": "int-quantized"}}, "format 'int-quantized' here and 'pack-quantized' for the"),
+        ({"group": {"targets": "Linear"}}, "targets 'Linear'; a list of names is expected"),
+        ({"ignore": "lm_head"}, "ignore 'lm_head'; a list of names is expected"),
+        ({"kv_cache_scheme": "fp8"}, "kv_cache_scheme 'fp8'; an object is expected"),
+        ({"sparsity_config": True}, "sparsity_config True; an object is expected"),
     ],
 )
 def test_a_config_that_cannot_be_honoured_is_refused_by_name(changes: dict[str, Any], said: str) -> None:
     config = config_of((["Linear"], Variant()))
     group = config["config_groups"]["group_0"]
     group["weights"] |= changes.get("weights", {})
-    group |= changes.get("group", {})
     group["format"] = None
+    group |= changes.get("group", {})
     others = {key: value for key, value in changes.items() if key not in ("weights", "group")}
     with pytest.raises(BadFileError, match=said):
         open_reader({**config, **others}, ())

@@ -130,9 +130,23 @@ def test_scales_that_do_not_fit_the_config_are_refused(
         decode(codes, torch.ones(shape), {**CONFIG, "weight_block_size": block})
 
 
-def test_a_scale_that_is_nan_is_refused() -> None:
-    with pytest.raises(BadFileError, match="its scale holds numbers that are NaN"):
-        decode(torch.ones(2, 2).to(torch.float8_e4m3fn), torch.tensor([torch.nan]))
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [
+        (torch.nan, "NaN or infinite"),
+        (torch.inf, "NaN or infinite"),
+        (0.0, "zero or negative"),
+        (-0.5, "zero or negative"),
+    ],
+)
+@pytest.mark.parametrize("shape", [(1,), (2, 1)])
+def test_a_scale_that_no_quantiser_writes_is_refused(scale: float, said: str, shape: tuple[int, ...]) -> None:
+    scales = torch.ones(shape)
+    scales[-1] = scale
+    with pytest.raises(
+        BadFileError, match=rf"up_proj\.weight is damaged: its scale holds numbers that are {said}"
+    ):
+        decode(torch.ones(2, 2).to(torch.float8_e4m3fn), scales)
 
 
 def test_a_weight_of_another_type_is_refused() -> None:

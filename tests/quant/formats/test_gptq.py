@@ -156,6 +156,18 @@ def test_an_order_of_zeros_without_act_order_means_none() -> None:
     assert torch.equal(weight.dequantize(), dense)
 
 
+def test_an_order_of_zeros_with_act_order_is_refused() -> None:
+    parts, _ = random_layer(SHAPE, Variant(desc_act=True))
+    parts["g_idx"].zero_()
+    with pytest.raises(
+        BadFileError, match=f"{WEIGHT} is damaged: its g_idx puts 96 inputs into the group 0, .* 32"
+    ):
+        decoded(parts, config(Variant(desc_act=True)))
+    parts, dense = random_layer(SHAPE, Variant(desc_act=True, group_size=-1))
+    assert not parts["g_idx"].any()
+    assert torch.equal(decoded(parts, config(Variant(desc_act=True, group_size=-1))).dequantize(), dense)
+
+
 # Rules for some modules
 
 
@@ -195,14 +207,22 @@ def test_a_rule_must_match_from_the_start_of_the_name() -> None:
 
 def test_a_quantised_weight_that_a_rule_says_is_dense_is_refused() -> None:
     parts, _ = random_layer(SHAPE, Variant())
-    with pytest.raises(BadFileError, match=rf"{WEIGHT} .*'\.\*mlp' says it is dense"):
+    with pytest.raises(BadFileError, match=rf"{WEIGHT} .*'\.\*mlp' says it is dense") as caught:
         decoded(parts, config(Variant(), dynamic={"-:.*mlp": {}}))
+    assert "--quant-config" not in str(caught.value.hint)
+
+
+def test_what_a_rule_says_is_not_for_the_user_to_put_right() -> None:
+    parts, _ = random_layer(SHAPE, Variant())
+    with pytest.raises(BadFileError, match="bits is 8, but its qzeros has 4 bits a number") as caught:
+        decoded(parts, config(Variant(), dynamic={".*mlp": {"bits": 8}}), bits=4)
+    assert "--quant-config" not in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
     ("dynamic", "words"),
     [
-        ({"+:(": {}}, "is not a regular expression"),
+        ({"+:(": {}}, "dynamic the expression .*, which is no regular expression"),
         ({"+:.*": {"bits": 5}}, "bits=5"),
         ({"+:.*": {"format": "marlin"}}, "marlin"),
         ({"+:.*": {"rank": 8}}, "rank"),
@@ -255,6 +275,8 @@ def test_the_keys_of_old_tools_are_known() -> None:
         ({"group_size": None}, "does not say group_size"),
         ({"group_size": 0}, "group_size=0"),
         ({"sym": "perhaps"}, "true or false"),
+        ({"modules_in_block_to_quantize": "q_proj"}, "a list of names is expected"),
+        ({"modules_in_block_to_quantize": [["q_proj"], [5]]}, "a list of names is expected"),
         ({"adapter": {"name": "lora"}}, "does not know: adapter"),
     ],
 )
@@ -334,6 +356,8 @@ def replaced(role: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict[st
         (replaced("qweight", Tensor.flatten), "have the shapes"),
         (replaced("g_idx", lambda groups: groups + 1), "names the group 3 of 3"),
         (replaced("g_idx", lambda groups: groups - 1), "names the group -1 of 3"),
+        (replaced("g_idx", lambda groups: groups[:-16]), "its g_idx is of 80 inputs, its qweight of 96"),
+        (replaced("g_idx", lambda groups: groups.clamp(max=1)), "puts 64 inputs into the group 1, .* has 32"),
     ],
 )
 def test_damaged_parts_are_refused_by_name(change: Callable[[dict[str, Tensor]], object], words: str) -> None:

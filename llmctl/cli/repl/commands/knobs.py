@@ -46,7 +46,14 @@ async def model(repl: "Repl", argument: str) -> None:
         repl.console.note(f"(stopped; the model is still {repl.model_name})")
         return
     repl.used_tokens = None if repl.conversation.turns else 0
-    repl.console.note(f"(the model is now {repl.model_name})")
+    told = ": ".join([repl.model_name, *filter(None, [loaded_as(repl)])])
+    repl.console.note(f"(the model is now {told})")
+
+
+def loaded_as(repl: "Repl") -> str | None:
+    """The numbers that a model in this process runs in, and where."""
+    made = repl.opener.plan if isinstance(repl.opener, LocalOpener) else None
+    return made.summary if made is not None else None
 
 
 async def template(repl: "Repl", argument: str) -> None:

@@ -70,9 +70,10 @@ async def stats(repl: "Repl", argument: str) -> None:
 async def _model(repl: "Repl") -> None:
     backend = await repl.ready()
     limit = backend.info.context_length
-    where = repl.settings.url or "this process"
+    where, loaded_as = repl.settings.url or "this process", knobs.loaded_as(repl)
     rows = [
         ["runs in", where],
+        *([["loaded", loaded_as]] if loaded_as else []),
         ["context", f"{limit} tokens" if limit else "not told by the server"],
         ["used", f"{repl.used_tokens} tokens" if repl.used_tokens is not None else "known after an answer"],
         ["turns", str(len(repl.conversation.turns))],

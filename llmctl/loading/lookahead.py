@@ -1,0 +1,82 @@
+"""Refuses by its config and the sizes of its files, before any weights come, a model that could not be run.
+
+What these do not tell passes: it is looked at again when the weights are here.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmctl.core.errors import DoesNotFitError
+from llmctl.loading import architecture, contents, devices
+from llmctl.loading.facts.quantisation import GGUF, Quantisation, quantisation_of, settings_of
+from llmctl.loading.facts.shape import shape_of, text_config
+from llmctl.loading.gguf.head import SUFFIX as GGUF_SUFFIX
+from llmctl.loading.gguf.names import bits_in_name
+from llmctl.loading.hub.fetch import RemoteFile
+from llmctl.loading.planning.plan import plan
+from llmctl.loading.planning.request import Facts, PlanRequest
+from llmctl.loading.planning.weight_bytes import BYTES
+
+_SURE = 0.9
+"""Of what packed files would be by their bits alone: not all of their weights are packed."""
+
+
+def check(
+    folder: Path,
+    weights: Sequence[RemoteFile],
+    *,
+    name: str,
+    wishes: PlanRequest,
+    trust_remote_code: bool,
+) -> None:
+    """Look at the model `name`, of which `folder` holds all but the `weights`.
+
+    Raises what `architecture.check` and `plan` raise.
+    """
+    is_gguf = weights[0].name.endswith(GGUF_SUFFIX)
+    config = {} if is_gguf else contents.read_json(folder / contents.CONFIG)
+    if not is_gguf:
+        architecture.check(config, name=name, trust_remote_code=trust_remote_code)
+    facts = _facts(name, config, folder, weights)
+    if facts is None:
+        return
+    try:
+        plan(wishes, facts, devices.available())
+    except DoesNotFitError as error:
+        error.hint = (
+            f"{error.hint}; no weights were downloaded, `llmctl models pull {name}` does it all the same"
+        )
+        raise
+
+
+def _facts(name: str, config: Mapping[str, Any], folder: Path, weights: Sequence[RemoteFile]) -> Facts | None:
+    """As much as can be said without the headers, rather too small than too large; None for nothing sure."""
+    quantisation, bits = _quantisation(config, folder, weights)
+    text = text_config(config)
+    dtype = str(text.get("dtype") or text.get("torch_dtype")).removeprefix("torch.")
+    if quantisation is None and dtype in BYTES:
+        bits = BYTES[dtype] * 8
+    if not bits:
+        return None
+    num_bytes = sum(file.num_bytes for file in weights)
+    num_parameters = int(num_bytes * 8 / bits * (1 if quantisation is None else _SURE))
+    return Facts(
+        name=name,
+        stored_dtype=dtype if quantisation is None else "bfloat16",
+        num_bytes=num_bytes,
+        num_parameters=num_parameters,
+        num_body_parameters=num_parameters,
+        num_layers=shape_of(config).num_layers or 1,
+        quantisation=quantisation,
+    )
+
+
+def _quantisation(
+    config: Mapping[str, Any], folder: Path, weights: Sequence[RemoteFile]
+) -> tuple[Quantisation | None, float | None]:
+    """How the weights are packed, and bits of each; None and None for dense ones."""
+    if weights[0].name.endswith(GGUF_SUFFIX):
+        return Quantisation(method=GGUF, bits=None, is_decoded=True), bits_in_name(weights[0].name)
+    packed = quantisation_of(settings_of(config, folder), {})
+    return packed, packed.bits if packed is not None else None
