@@ -105,6 +105,7 @@ def load_model(
     with arguments.in_python_words():
         arguments.check_switches(**switches, debug=debug, trust_remote_code=trust_remote_code)
         arguments.check_texts(quantization=quantization, revision=revision)
+        arguments.check_progress(progress)
         _refuse_gone(exllama_config, xft_config)
         name, count = arguments.model_name(model_path), arguments.num_gpus(num_gpus)
         kind, numbers = arguments.devices(device, gpus)
@@ -125,6 +126,7 @@ def load_model(
                 revision=None if revision == "main" else revision,
                 plan=wishes,
                 formats=formats,
+                formats_otherwise=_otherwise(formats),
                 trust_remote_code=trust_remote_code,
                 **_of_family(name),
             )
@@ -136,7 +138,8 @@ def load_model(
 
 def get_context_length(config: Any) -> int:
     """Tokens of prompt and answer together that a model takes, by its transformers config or a mapping."""
-    is_config = isinstance(config, Mapping) or hasattr(config, "to_dict")
+    is_object = hasattr(config, "to_dict") and not isinstance(config, type)
+    is_config = isinstance(config, Mapping) or is_object
     arguments.must_be(is_config, "config", "a transformers config or a mapping", config)
     return context_length(config if isinstance(config, Mapping) else config.to_dict())
 
@@ -166,7 +169,8 @@ def _quantization(*, load_8bit: bool, load_4bit: bool, named: str | None) -> str
 def _check_fields(config: GptqConfig | AWQConfig) -> None:
     for name, number in (("wbits", config.wbits), ("groupsize", config.groupsize)):
         arguments.must_be(arguments.is_whole(number), name, "a whole number", number)
-    is_place = config.ckpt is None or isinstance(config.ckpt, str | os.PathLike)
+    # An empty name would be the current folder.
+    is_place = config.ckpt is None or (isinstance(config.ckpt, str | os.PathLike) and config.ckpt != "")
     arguments.must_be(is_place, "ckpt", "a file or folder", config.ckpt)
 
 
@@ -200,6 +204,11 @@ def _formats(config: GptqConfig | AWQConfig) -> dict[str, object]:
     if found and isinstance(config, GptqConfig) and not config.act_order:
         found["desc_act"] = False
     return found
+
+
+def _otherwise(formats: Mapping[str, object]) -> dict[str, object]:
+    """Who says the bits and leaves the groups at their default has none, unless the files say better."""
+    return {"group_size": _ANY_GROUP} if "bits" in formats and "group_size" not in formats else {}
 
 
 def _apart(config: GptqConfig | AWQConfig, model: str) -> str | None:

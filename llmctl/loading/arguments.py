@@ -76,6 +76,13 @@ def check_texts(**texts: object) -> None:
         must_be(value is None or isinstance(value, str), name, "text or None", value)
 
 
+def check_progress(given: object) -> None:
+    """Raise `UsageError` for what cannot be told of stages."""
+    has_methods = all(callable(getattr(given, name, None)) for name in ("stage", "advance"))
+    is_right = given is None or (has_methods and not isinstance(given, type))
+    must_be(is_right, "progress", "None or an object with the methods stage and advance", given)
+
+
 def model_name(given: object) -> str:
     """The name of a model; a path object is a folder, and never an embedded model or a hub id."""
     path = os.fspath(given) if isinstance(given, os.PathLike) else given

@@ -33,6 +33,9 @@ from llmctl.quant.weights import IntWeight
 log = logging.getLogger(__name__)
 
 _PACKED = ("F8_E4M3", "F8_E5M2", "F4", "I8", "U8", "I32")
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_WIDER: Mapping[str, tuple[str, ...]] = {"F64": ("float32", "bfloat16"), "F32": ("bfloat16",)}
+"""Types of files with numbers that others cannot hold; float16 is the smallest of all."""
 _MANY_LAYERS = 1000
 """No model has more; below, the weights that are missing are named."""
 _NOT_ITS_CONFIG = "the download or export is incomplete, or config.json belongs to another model"
@@ -78,10 +81,20 @@ class QuantisedTensor:
         weight = self.reader.decode(self.name, parts, self.dtype)
         if isinstance(weight, Tensor):
             self._check_orientation(weight)
-            check_numbers(self.name, weight)
+            self._check_decoded(weight, parts)
             return weight
         check_numbers(self.name, weight.scale if isinstance(weight, IntWeight) else weight.absmax)
         return Carried.of(weight, self.dtype)
+
+    def _check_decoded(self, weight: Tensor, parts: Mapping[str, Tensor]) -> None:
+        """Raise `BadFileError` for numbers that are none by the file, or too large for the type."""
+        try:
+            check_numbers(self.name, weight)
+        except BadFileError as error:
+            wider = self.reader.decode(self.name, parts, torch.float32)
+            assert isinstance(wider, Tensor)
+            check_numbers(self.name, wider)
+            raise quantiser.too_large(self.name, weight.dtype) from error
 
     def _check_orientation(self, weight: Tensor) -> None:
         """A weight that had to be made dense is [N, K]; where a model has [K, N], a square one hides that."""
@@ -116,13 +129,12 @@ def build(assembly: Assembly) -> Any:
 
 
 def _check_overflow(assembly: Assembly, model: Any) -> None:
-    """Numbers of a file in bfloat16 or float32 can be too large for float16."""
+    """Finite numbers of a file can be too large for a smaller type."""
+    wider = _WIDER.keys() & assembly.checkpoint.bytes_by_dtype.keys()
+    risky = {getattr(torch, narrow) for kind in wider for narrow in _WIDER[kind]} | {torch.float16}
     for name, parameter in model.named_parameters():
-        if parameter.dtype == torch.float16 and bool(parameter.isinf().any()):
-            raise BadFileError(
-                f"{name} of {assembly.checkpoint.name} holds numbers that are too large for float16",
-                hint="take --dtype bfloat16 or float32",
-            )
+        if parameter.dtype in risky and bool(parameter.isinf().any()):
+            raise quantiser.too_large(f"{name} of {assembly.checkpoint.name}", parameter.dtype)
 
 
 def _check_layers(assembly: Assembly, num_tensors: int) -> None:
@@ -175,6 +187,7 @@ def _from_tensors(assembly: Assembly) -> Any:
             raise _missing(checkpoint.name, unfilled)
         quantiser.forget(model)
     _check_report(assembly, report, model.config)
+    _check_types(tensors, model)
     _check_overflow(assembly, model)
     return model
 
@@ -202,7 +215,7 @@ def _tensors(
     reader = assembly.reader
     if reader is None:
         for name, tensor in stored.items():
-            if tensor.entry.dtype in _PACKED and len(tensor.entry.shape) > 1 and name.endswith("weight"):
+            if _is_no_float(tensor):
                 raise bad(
                     name, f"it is of the type {tensor.entry.dtype}, and the config says of no quantisation"
                 )
@@ -214,15 +227,9 @@ def _tensors(
         if part is not None:
             parts[part.weight][part.role] = replace(tensor, is_packed=True)
             continue
-        if tensor.entry.dtype in _PACKED and len(tensor.entry.shape) > 1:
+        if _is_no_float(tensor) or (tensor.entry.dtype in _PACKED and len(tensor.entry.shape) > 1):
             raise bad(name, f"it is of the type {tensor.entry.dtype} and has no scales ({reader.title})")
         yield name, tensor
-    if not parts:
-        raise BadFileError(
-            f"the config of {assembly.checkpoint.name} says that it is quantised ({reader.title}), and none "
-            "of its weights is",
-            hint="take quantization_config out of config.json if the weights are right as they are",
-        )
     for name, found in parts.items():
         if name in stored and reader.part(name) is None:
             raise bad(name, f"the checkpoint has it twice, dense and quantised ({reader.title})")
@@ -230,6 +237,25 @@ def _tensors(
             name,
             QuantisedTensor(name=name, parts=found, reader=reader, dtype=assembly.dtype, taken_by=own),
         )
+
+
+def _is_no_float(tensor: StoredTensor) -> bool:
+    """Whether it is called a weight, and holds whole numbers, truths or packed floats."""
+    return tensor.entry.dtype not in _FLOATS and tensor.name.endswith(("weight", "_proj"))
+
+
+def _check_types(tensors: Mapping[str, StoredTensor | QuantisedTensor], model: Any) -> None:
+    """Masks and tables of positions are whole numbers; a tensor of another name may be a parameter."""
+    parameters = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, StoredTensor) or tensor.entry.dtype in _FLOATS:
+            continue
+        # Files may leave out the name of the part that holds the layers, or have it beyond the model's own.
+        own = f"{model.base_model_prefix}."
+        spelled = (name, own + name, name.removeprefix(own))
+        parameter = next((parameters[each] for each in spelled if each in parameters), None)
+        if parameter is not None and parameter.is_floating_point():
+            raise bad(name, f"it is of the type {tensor.entry.dtype}, and the model needs floats there")
 
 
 def _device_map(plan: LoadPlan) -> Any:

@@ -71,7 +71,7 @@ def locate(
         return download(model, revision=revision, progress=progress, before_weights=before_weights)
     if revision is not None:
         raise UsageError(
-            f"--revision {revision} is for models of the hub, and {model} is {folder}",
+            f"--revision {revision} is for models of the hub, and {model} is on this machine",
             hint="leave --revision out",
         )
     return open_folder(folder, name=name)

@@ -47,6 +47,8 @@ class LoadRequest:
     """On which devices, in which numbers."""
     formats: Mapping[str, object] = field(default_factory=dict)
     """The user's own words on how the checkpoint is quantised, over those of its files."""
+    formats_otherwise: Mapping[str, object] = field(default_factory=dict)
+    """What holds of that where neither the user nor the files say it."""
     row: Mapping[str, Any] = field(default_factory=dict)
     """The loading keys of the family's row."""
     trust_remote_code: bool = False
@@ -93,7 +95,7 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
     look = partial(lookahead.check, name=request.model, wishes=wishes, trust_remote_code=trust)
     checkpoint = locate(request.model, revision=request.revision, progress=progress, before_weights=look)
     architecture.check(checkpoint.config, name=checkpoint.name, trust_remote_code=trust)
-    reader = reader_of(checkpoint, request.formats)
+    reader = reader_of(checkpoint, request.formats, request.formats_otherwise)
     facts = describe_checkpoint(checkpoint, request.formats)
     chosen = plan(wishes, facts, devices.available())
     for reason in chosen.reasons:

@@ -19,6 +19,7 @@ from transformers.quantizers.auto import (
 )
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from llmctl.core.errors import BadFileError
 from llmctl.quant import prepare
 from llmctl.quant.activations import Memo
 from llmctl.quant.carried import Carried
@@ -26,6 +27,7 @@ from llmctl.quant.methods import METHODS
 from llmctl.quant.select import Selection
 
 _METHOD = "llmctl"
+_WIDER_TYPES = {"float16": "take --dtype bfloat16 or float32", "bfloat16": "take --dtype float32"}
 
 
 class LlmctlConfig(QuantizationConfigMixin):  # type: ignore[misc]
@@ -145,8 +147,19 @@ class _Fill(ConversionOps):  # type: ignore[misc]
         try:
             return prepare.fill(model, name, weight, dtype=own.dtype, memo=own.memo, consumes=config.consumes)
         except (ValueError, RuntimeError) as error:
-            config.error = config.error or error
+            # What was read is finite: only the model's type can have made it infinite.
+            is_overflow = isinstance(weight, Tensor) and bool(weight.isinf().any())
+            config.error = config.error or (too_large(name, tensor.dtype) if is_overflow else error)
             raise
+
+
+def too_large(name: str, dtype: torch.dtype) -> BadFileError:
+    """The refusal of a weight whose finite numbers are infinite in `dtype`."""
+    narrow = str(dtype).removeprefix("torch.")
+    return BadFileError(
+        f"{name} holds numbers that are too large for {narrow}",
+        hint=_WIDER_TYPES.get(narrow, "no model computes with such numbers: the publisher's file is broken"),
+    )
 
 
 def register() -> None:

@@ -3,6 +3,7 @@ user. No torch until `reader_of` opens a reader.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import BadFileError, UsageError
@@ -19,17 +20,28 @@ _OF_NUMBERS = ("quant_method", "bits", "group_size", "desc_act", "sym", "checkpo
 """What the numbers of a weight depend on, and the user may say."""
 
 
-def reader_of(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> "Reader | None":
+def reader_of(
+    checkpoint: Checkpoint, overrides: Mapping[str, Any], otherwise: Mapping[str, Any] = MappingProxyType({})
+) -> "Reader | None":
     """The reader of a quantised checkpoint; None for a dense one, and for GGUF, which transformers reads.
 
-    `overrides` are the user's own words on how it is quantised. Raises all that `told_of` and `open_reader`
-    raise.
+    `overrides` are the user's own words on how it is quantised, `otherwise` what holds where neither these
+    nor the files say it. Raises all that `told_of` and `open_reader` raise.
     """
     told = told_of(checkpoint, overrides)
     if told is None:
         return None
+    said = newest_names(told)
+    told = {**told, **{key: value for key, value in otherwise.items() if key not in said}}
     names = [name for file in checkpoint.weight_files for name in read_header(file)]
-    return open_reader(told, names, {key: overrides[key] for key in overrides if key != "quant_method"})
+    reader = open_reader(told, names, {key: overrides[key] for key in overrides if key != "quant_method"})
+    if not any(reader.part(name) for name in names):
+        raise BadFileError(
+            f"the config of {checkpoint.name} says that it is quantised ({reader.title}), and none of its "
+            "weights is",
+            hint="take quantization_config out of config.json if the weights are right as they are",
+        )
+    return reader
 
 
 def told_of(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -48,18 +60,26 @@ def told_of(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> Mapping[str
             hint="take it out of config.json if the weights are not quantised",
         )
     method = overrides.get("quant_method")
-    if told is None and not method:
-        _refuse_unexplained(checkpoint)
-        if overrides:
-            raise UsageError(
-                f"--quant-config {next(iter(overrides))}: {checkpoint.name} is not quantised",
-                hint="leave it out; --load-8bit and --load-4bit quantise while loading",
-            )
-        return None
+    if told is None:
+        if not method:
+            _refuse_unexplained(checkpoint)
+        if overrides and quantisation_of(None, checkpoint.bytes_by_dtype) is None:
+            raise _not_quantised(checkpoint, overrides)
+        if not method:
+            return None
     _refuse_contradiction(checkpoint, told or {}, overrides)
     told = {**(told or {}), **({"quant_method": method} if method else {})}
     method_of(told)
     return told
+
+
+def _not_quantised(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> UsageError:
+    # Python's configs say the method by their class, so that another word is the one that was given.
+    key = next((key for key in overrides if key != "quant_method"), "quant_method")
+    return UsageError(
+        f"--quant-config {key}={overrides[key]}: {checkpoint.name} is not quantised",
+        hint="leave it out; --load-8bit and --load-4bit quantise while loading",
+    )
 
 
 def _refuse_unexplained(checkpoint: Checkpoint) -> None:

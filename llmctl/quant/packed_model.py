@@ -11,7 +11,7 @@ from torch import nn
 
 from llmctl.core.errors import UsageError
 from llmctl.quant.experts import QuantExperts
-from llmctl.quant.modules import QuantEmbedding, QuantLinear
+from llmctl.quant.modules import QuantEmbedding, QuantLinear, refuse_saving
 
 _Packed = QuantLinear | QuantEmbedding | QuantExperts
 
@@ -53,6 +53,20 @@ class PackedModel(nn.Module):
                 hint="load the model without quantisation to resize it",
             )
         return super().resize_token_embeddings(*sizes, **options)  # type: ignore[misc]
+
+    def save_pretrained(self, *args: Any, **options: Any) -> None:
+        """Save the model where nothing is packed; else `UsageError`, before any file is written."""
+        self._refuse_saving()
+        super().save_pretrained(*args, **options)  # type: ignore[misc]
+
+    def push_to_hub(self, *args: Any, **options: Any) -> Any:
+        """Upload the model where nothing is packed; else `UsageError`, before any repository is made."""
+        self._refuse_saving()
+        return super().push_to_hub(*args, **options)  # type: ignore[misc]
+
+    def _refuse_saving(self) -> None:
+        for name, module in self.named_modules():
+            refuse_saving(name, is_packed=isinstance(module, _Packed) and module.num_packed > 0)
 
     def _packed(self) -> Iterator[_Packed]:
         return (module for module in self.modules() if isinstance(module, _Packed))

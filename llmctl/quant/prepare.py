@@ -133,8 +133,9 @@ def quantise(model: nn.Module, scheme: Scheme, *, dtype: torch.dtype, memo: Memo
 
 def _spare_parent(parent: nn.Module) -> None:
     """Keep transformers from initialising a module by way of its parent, which has no numbers of its own."""
-    own = (parent.named_parameters(recurse=False), parent.named_buffers(recurse=False))
-    # Buffers that no checkpoint has, such as GPT-Neo's mask, come by initialising alone.
+    # Buffers that no checkpoint has come by initialising alone: GPT-Neo's mask by its own module, Falcon-H1's
+    # factors by the whole model, layers above them.
+    own = (parent.named_parameters(recurse=False), parent.named_buffers())
     if all(next(each, None) is None for each in own):
         modules.mark_loaded(parent)
 

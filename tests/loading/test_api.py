@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 import llmctl.loading
 from llmctl.adapters import BaseModelAdapter, register_model_adapter, surface
 from llmctl.adapters.registered import REGISTERED
 from llmctl.core.errors import BadFileError, ContextOverflowError, NotFoundError, UsageError
+from llmctl.core.progress import SilentProgress
 from llmctl.engine.api import get_generate_stream_function
 from llmctl.loading import (
     AWQConfig,
@@ -271,7 +273,12 @@ def test_wishes_that_cannot_be_are_refused_before_anything_is_loaded(
             "awq_config must be an llmctl.loading.AWQConfig, not an object",
         ),
         ({"cpu_offloading": True, "device": "cpu"}, "^cpu_offloading is for cuda"),
-        ({"gptq_config": GptqConfig(wbits=32, groupsize=128)}, "bits=32 does not do"),
+        (
+            {"gptq_config": GptqConfig(wbits=4)},
+            "wbits=4 in gptq_config or awq_config: demo is not quantised",
+        ),
+        ({"progress": 3}, "progress must be None or an object with the methods stage and advance, not 3"),
+        ({"progress": SilentProgress}, "progress must be .*, not <class"),
     ],
 )
 def test_what_is_of_a_wrong_type_is_refused_by_the_name_of_its_parameter(
@@ -288,6 +295,41 @@ def test_what_is_of_a_wrong_type_is_refused_by_the_name_of_its_parameter(
 def test_a_config_is_refused_where_it_is_made(kind: Any, field: str) -> None:
     with pytest.raises(UsageError, match=f"{field} must be a .*, not 1.5"):
         kind(**{field: 1.5})
+
+
+def test_an_empty_place_of_weights_is_refused() -> None:
+    with pytest.raises(UsageError, match="ckpt must be a file or folder, not ''"):
+        GptqConfig(ckpt="")
+
+
+def test_a_folder_has_no_revisions(folder: str) -> None:
+    with pytest.raises(UsageError, match=f"^revision x is for models of the hub, and {folder} is on this"):
+        load_model(folder, revision="x")
+
+
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_groups_at_their_default_are_none_where_the_files_do_not_say(
+    folder: str, tmp_path: Path, is_apart: bool
+) -> None:
+    place = tmp_path / "gptq"
+    dense = packers_gptq.pack_folder(Path(folder), place, group_size=-1)
+    tiny.edit_json(place / "config.json", quantization_config=None)
+    wanted = dense["model.layers.0.mlp.up_proj.weight"]
+    config = GptqConfig(place, wbits=4) if is_apart else GptqConfig(wbits=4)
+    model, _ = load_model(folder if is_apart else place, "cpu", dtype="float32", gptq_config=config)
+    unit = torch.eye(wanted.shape[1])
+    assert torch.allclose(model.model.layers[0].mlp.up_proj(unit).T, wanted, atol=0.05)
+
+
+def test_groups_of_the_weights_that_nobody_said_are_asked_for(folder: str, tmp_path: Path) -> None:
+    place = tmp_path / "gptq"
+    packers_gptq.pack_folder(Path(folder), place, group_size=32)
+    tiny.edit_json(place / "config.json", quantization_config=None)
+    with pytest.raises(BadFileError, match=r"group_size is -1, but it has \d groups") as caught:
+        load_model(place, "cpu", gptq_config=GptqConfig(wbits=4))
+    assert "groupsize=... in gptq_config" in str(caught.value.hint)
+    model, _ = load_model(place, "cpu", gptq_config=GptqConfig(wbits=4, groupsize=32))
+    assert model.model.layers[0].mlp.up_proj.num_packed == 64 * 128
 
 
 @pytest.mark.parametrize(
@@ -402,7 +444,7 @@ def test_the_context_length_is_read_from_a_config_or_a_mapping() -> None:
     assert get_context_length({"max_position_embeddings": 4096}) == 4096
     assert get_context_length(tiny.config()) == 256
     assert get_context_length({}) == 2048
-    for none in (None, 4096, "demo"):
+    for none in (None, 4096, "demo", transformers.LlamaConfig):
         with pytest.raises(UsageError, match="config must be a transformers config or a mapping, not"):
             get_context_length(none)
 

@@ -1,5 +1,8 @@
 """GGUF files as llama.cpp's own writer makes them: read without torch, and loaded by transformers' reader."""
 
+import math
+import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -330,6 +333,82 @@ def test_a_damaged_file_is_told_by_what_is_wrong(
     file = tmp_path / "x.gguf"
     file.write_bytes(change((folder / "tiny-F32.gguf").read_bytes()))
     fails(BadFileError, file, str(file), *words)
+
+
+def with_value(file: Path, key: str, form: int, value: bytes, *, name: str | None = None) -> Path:
+    """The file with a value of its head in another form; with `name` under that key."""
+    data = file.read_bytes()
+    at = data.index(len(key).to_bytes(8, "little") + key.encode()) + 8 + len(key)
+    own = {4: 4, 6: 4}[int.from_bytes(data[at : at + 4], "little")]
+    start = at if name is None else at - len(key) - 8
+    head = b"" if name is None else len(name).to_bytes(8, "little") + name.encode()
+    changed = data[:start] + head + form.to_bytes(4, "little") + value + data[at + 4 + own :] + bytes(64)
+    file.with_stem("changed").write_bytes(changed)
+    return file.with_stem("changed")
+
+
+@pytest.mark.parametrize(
+    ("key", "form", "value", "said"),
+    [
+        ("llama.block_count", 6, struct.pack("<f", math.inf), "inf"),
+        ("llama.context_length", 6, struct.pack("<f", math.inf), "inf"),
+        ("llama.context_length", 10, struct.pack("<Q", 2**62), str(2**62)),
+        ("llama.attention.head_count", 5, struct.pack("<i", -4), "-4"),
+        ("llama.embedding_length", 8, struct.pack("<Q", 2) + b"32", "32"),
+        ("llama.embedding_length", 7, b"\1", "True"),
+        ("llama.rope.freq_base", 6, struct.pack("<f", math.nan), "nan"),
+    ],
+)
+def test_a_measure_that_no_model_has_is_told_with_its_key(
+    tmp_path: Path, key: str, form: int, value: bytes, said: str
+) -> None:
+    file = with_value(write_llama(tmp_path / "m.gguf"), key, form, value)
+    with pytest.raises(BadFileError, match=rf"changed\.gguf is damaged: {key} is '{said}', not a") as caught:
+        config_of(read_gguf(file))
+    assert "config.json" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "said"),
+    [
+        (6, struct.pack("<f", math.inf), "inf"),
+        (6, struct.pack("<f", 0.5), "0.5"),
+        (5, struct.pack("<i", -32), "-32"),
+        (4, struct.pack("<I", 24), "24"),
+        (4, struct.pack("<I", 0), "0"),
+    ],
+)
+def test_an_alignment_that_is_none_is_refused(tmp_path: Path, form: int, value: bytes, said: str) -> None:
+    file = write_llama(tmp_path / "m.gguf")
+    file = with_value(file, "llama.vocab_size", form, value, name="general.alignment")
+    with pytest.raises(BadFileError, match=rf"general\.alignment is {re.escape(said)}, not a power of two"):
+        read_gguf(file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "ours", "theirs"),
+    [
+        ("tensor", b"blk.0.attn_k.weight", b"blk.0.attn_v.weight"),
+        ("key", b"tokenizer.ggml.bos_token_id", b"tokenizer.ggml.eos_token_id"),
+    ],
+)
+def test_a_name_that_is_there_twice_is_refused(tmp_path: Path, kind: str, ours: bytes, theirs: bytes) -> None:
+    file = write_llama(tmp_path / "m.gguf")
+    file.write_bytes(file.read_bytes().replace(theirs, ours, 1))
+    with pytest.raises(
+        BadFileError, match=f"m.gguf is damaged: .*the {kind} '{ours.decode()}' is there twice"
+    ):
+        read_gguf(file)
+
+
+def test_a_name_of_several_lines_is_told_in_one(tmp_path: Path) -> None:
+    file = write_llama(tmp_path / "m.gguf")
+    data = file.read_bytes()
+    at = data.index(b"general.name") + len("general.name")
+    changed = data[:at].replace(b"general.name", b"general\nname") + (256).to_bytes(4, "little")
+    file.write_bytes(changed + data[at + 4 :])
+    with pytest.raises(BadFileError, match="general name is of the unknown type 256"):
+        read_gguf(file)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -92,7 +92,7 @@ def test_code_that_nobody_trusts_is_told_first(hub: StandInHub) -> None:
 def test_a_model_that_does_not_fit_is_told_with_what_would(
     hub: StandInHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    has_memory(monkeypatch, 600_000)
+    has_memory(monkeypatch, 400_000)
     offer(hub, config())
     hint = f"no weights were downloaded, `llmctl models pull {ID}` does it all the same"
     fails(hub, DoesNotFitError, ID, "in bfloat16", "--load-8bit takes", "fits", hint, request=asked())
@@ -103,10 +103,12 @@ def test_a_model_that_does_not_fit_is_told_with_what_would(
     [
         ({}, {"quantization": "8bit"}),
         ({"dtype": "float32"}, {"dtype": "bfloat16"}),
+        # The files may be in float32 all the same.
+        ({"dtype": "float16"}, {}),
         ({"dtype": None}, {}),
         ({"quantization_config": {"quant_method": "gptq"}}, {}),
     ],
-    ids=["packed", "narrowed", "unknown numbers", "unknown bits"],
+    ids=["packed", "narrowed", "wider than told", "unknown numbers", "unknown bits"],
 )
 def test_what_may_fit_is_downloaded(
     hub: StandInHub, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], wishes: dict[str, str]
@@ -137,6 +139,48 @@ def test_packed_weights_count_as_they_are_in_memory(
     assert isinstance(caught.value, DoesNotFitError) is is_refused
 
 
+@pytest.mark.parametrize(
+    ("count", "memory", "is_refused"),
+    [
+        (500_000, 900_000, True),
+        (500_000, 1_000_000, False),
+        (250_000, 600_000, False),
+        # Nothing that files of so many bytes could hold.
+        (50_000_000, 1_000_000, False),
+        (10, 490_000, True),
+        ("many", 600_000, False),
+    ],
+)
+def test_an_index_that_counts_the_weights_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: object, memory: int, is_refused: bool
+) -> None:
+    has_memory(monkeypatch, memory)
+    (tmp_path / "config.json").write_text(json.dumps(config()))
+    index = {"metadata": {"total_parameters": count}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    weights = [RemoteFile(name=WEIGHTS, url="", num_bytes=1_000_000, digest="", is_lfs=True)]
+    look = partial(lookahead.check, tmp_path, weights, name="m", trust_remote_code=False)
+    if is_refused:
+        with pytest.raises(DoesNotFitError):
+            look(wishes=PlanRequest())
+    else:
+        look(wishes=PlanRequest())
+
+
+@pytest.mark.parametrize(("num_bytes", "is_refused"), [(1_000_000_000, False), (3 * GIB, True)])
+def test_a_small_gguf_file_may_be_wider_than_its_name_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_bytes: int, is_refused: bool
+) -> None:
+    has_memory(monkeypatch, int(num_bytes * 2.5))
+    weights = [RemoteFile(name="m-Q2_K.gguf", url="", num_bytes=num_bytes, digest="", is_lfs=True)]
+    look = partial(lookahead.check, tmp_path, weights, name="m", trust_remote_code=False)
+    if is_refused:
+        with pytest.raises(DoesNotFitError):
+            look(wishes=PlanRequest())
+    else:
+        look(wishes=PlanRequest())
+
+
 def test_a_gguf_file_counts_by_the_type_in_its_name(
     hub: StandInHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -154,8 +198,13 @@ def test_a_gguf_file_counts_by_the_type_in_its_name(
 @pytest.mark.parametrize(
     ("name", "bits"),
     [
-        ("m-Q4_K_M.gguf", 4.5),
-        ("m.IQ4_XS.gguf", 4.25),
+        # Rows that their blocks do not divide are wider.
+        ("m-Q4_K_M.gguf", 5.5),
+        ("m-Q2_K.gguf", 4.5),
+        ("m.IQ4_XS.gguf", 4.5),
+        # Of several types the widest, whichever of them is meant.
+        ("m-Q8_0-Q4_K_M.gguf", 8.5),
+        ("m-Q4_K-Q8_0.gguf", 8.5),
         ("m-q8_0.gguf", 8.5),
         ("Q2-m-f16.gguf", 16),
         ("m-BF16.gguf", 16),
@@ -180,7 +229,7 @@ def test_a_model_larger_than_each_gpu_may_be_spread_over_them(
     cpu = Device(kind="cpu", name="cpu", total_bytes=GIB, free_bytes=GIB, has_bf16=True)
     monkeypatch.setattr(devices, "available", lambda: [first, replace(first, index=1), cpu])
     (tmp_path / "config.json").write_text(json.dumps(config(num_hidden_layers=40)))
-    weights = [RemoteFile(name=WEIGHTS, url="", num_bytes=12 * GIB, digest="", is_lfs=True)]
+    weights = [RemoteFile(name=WEIGHTS, url="", num_bytes=24 * GIB, digest="", is_lfs=True)]
     look = partial(lookahead.check, tmp_path, weights, name="m", trust_remote_code=False)
     look(wishes=PlanRequest(num_gpus=2))
     with pytest.raises(DoesNotFitError, match=r"cuda has 9\.0 GiB free") as caught:

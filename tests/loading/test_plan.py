@@ -232,7 +232,7 @@ def test_a_model_too_large_for_the_machine_is_told_what_would_fit(dtype: str) ->
 def test_a_full_machine_fits_nothing_and_says_so() -> None:
     with pytest.raises(DoesNotFitError) as caught:
         planned(device(free_bytes=0))
-    assert caught.value.hint == "nothing fits here: free some memory"
+    assert caught.value.hint == "nothing fits into so little"
 
 
 def test_every_choice_has_a_reason() -> None:

@@ -1,5 +1,6 @@
 """What files say of a quantisation is followed or refused before a weight is read, and told without torch."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -144,3 +145,13 @@ def test_sizes_that_are_none_are_named_where_the_model_does_not_load(
     with pytest.raises(BadFileError, match="load") as caught:
         loaded(spoilt)
     assert f"its config.json says {key}={size}" in str(caught.value.hint)
+
+
+def test_dense_weights_that_a_config_calls_packed_are_refused_by_the_reader_alone(tmp_path: Path) -> None:
+    folder = tiny.folder(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False}
+    (folder / "config.json").write_text(json.dumps(config))
+    checkpoint = open_folder(folder, name="m")
+    with pytest.raises(BadFileError, match=r"says that it is quantised .*and none of its weights is"):
+        reader_of(checkpoint, {})

@@ -18,7 +18,7 @@ from llmctl.loading.planning.request import PlanRequest
 from llmctl.quant.formats import gptq
 from llmctl.quant.methods import Scheme
 from tests import tiny
-from tests.quant.formats import packers_bnb, packers_gptq
+from tests.quant.formats import packers_bnb, packers_fp8, packers_gptq
 
 
 @pytest.fixture
@@ -39,7 +39,8 @@ def test_a_packed_model_is_not_saved_as_an_empty_one(tmp_path: Path, kind: str, 
         model.state_dict()
     with pytest.raises(UsageError, match="cannot be saved"):
         model.save_pretrained(tmp_path / "saved")
-    assert not list((tmp_path / "saved").glob("*.safetensors"))
+    # Not even the config of what lies there.
+    assert not (tmp_path / "saved").exists()
 
 
 def test_a_tensor_in_two_shards_is_refused(folder: Path) -> None:
@@ -64,12 +65,38 @@ def test_a_count_of_layers_that_is_not_the_checkpoints_is_refused(
         loaded(folder)
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.float8_e4m3fn])
-def test_a_weight_that_is_no_float_is_refused(folder: Path, dtype: torch.dtype) -> None:
-    name = "model.layers.0.mlp.up_proj.weight"
+@pytest.mark.parametrize("name", ["model.layers.0.mlp.up_proj.weight", "model.norm.weight"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64, torch.bool, torch.float8_e4m3fn])
+def test_a_weight_that_is_no_float_is_refused(folder: Path, dtype: torch.dtype, name: str) -> None:
     tiny.edit_weights(folder, lambda tensors: tensors.update({name: tensors[name].to(dtype)}))
-    with pytest.raises(BadFileError, match=r"up_proj\.weight is damaged: it is of the type"):
+    with pytest.raises(BadFileError, match=f"{name} is damaged: it is of the type"):
         loaded(folder)
+
+
+@pytest.mark.parametrize("quantization", [None, "int8"])
+@pytest.mark.parametrize("name", ["model.layers.0.self_attn.q_proj.bias", "layers.0.self_attn.q_proj.bias"])
+def test_a_parameter_of_another_name_that_is_no_float_is_refused(
+    tmp_path: Path, name: str, quantization: str | None
+) -> None:
+    folder, whole = tiny.folder(tmp_path / "qwen2", "qwen2"), "model.layers.0.self_attn.q_proj.bias"
+    tiny.edit_weights(folder, lambda tensors: tensors.update({name: tensors.pop(whole).int()}))
+    with pytest.raises(BadFileError, match=f"{name} is damaged: it is of the type I32"):
+        loaded(folder, quantization=quantization)
+
+
+def test_a_mask_of_truths_that_the_model_makes_itself_is_let_be(tmp_path: Path) -> None:
+    folder = tiny.folder(tmp_path / "gpt2", "gpt2")
+    mask = torch.ones(1, 1, 8, 8).tril().bool()
+    tiny.edit_weights(folder, lambda tensors: tensors.update({"transformer.h.0.attn.bias": mask}))
+    loaded(folder)
+
+
+def test_a_weight_beside_packed_ones_that_is_no_float_is_refused(tmp_path: Path, folder: Path) -> None:
+    packers_gptq.pack_folder(folder, tmp_path / "packed")
+    name = "model.norm.weight"
+    tiny.edit_weights(tmp_path / "packed", lambda tensors: tensors.update({name: tensors[name].int()}))
+    with pytest.raises(BadFileError, match=r"model\.norm\.weight is damaged: it is of the type I32"):
+        loaded(tmp_path / "packed")
 
 
 def test_numbers_too_large_for_float16_are_named(folder: Path) -> None:
@@ -82,9 +109,66 @@ def test_numbers_too_large_for_float16_are_named(folder: Path) -> None:
     assert "--dtype" in str(caught.value.hint)
 
 
-def test_settings_of_a_quantisation_that_is_not_there_are_refused(folder: Path) -> None:
-    with pytest.raises(UsageError, match="--quant-config bits: tiny is not quantised"):
-        load(LoadRequest(model=str(folder), formats={"bits": "4"}), SilentProgress())
+@pytest.mark.parametrize("quantization", ["int8", "int4", "nf4"])
+@pytest.mark.parametrize("name", ["model.layers.0.self_attn.q_proj.weight", "model.embed_tokens.weight"])
+def test_numbers_too_large_for_float16_are_named_where_they_would_be_packed(
+    tmp_path: Path, name: str, quantization: str
+) -> None:
+    folder = tiny.folder(tmp_path / "tiny", hidden_size=64, intermediate_size=128)
+    tiny.edit_weights(folder, lambda tensors: tensors[name].mul_(1e6))
+    with pytest.raises(
+        BadFileError, match=rf"{name} .*holds numbers that are too large for float16"
+    ) as caught:
+        loaded(folder, dtype="float16", quantization=quantization)
+    assert "take --dtype bfloat16 or float32" in str(caught.value.hint)
+
+
+def test_decoded_numbers_too_large_for_float16_are_no_fault_of_the_file(folder: Path, tmp_path: Path) -> None:
+    name = "model.layers.0.self_attn.q_proj.weight"
+    tiny.edit_weights(folder, lambda tensors: tensors[name].mul_(1e6))
+    packers_fp8.pack_folder(folder, tmp_path / "fp8", layout="row")
+    with pytest.raises(BadFileError, match=f"{name} holds numbers that are too large for float16"):
+        loaded(tmp_path / "fp8", dtype="float16")
+    assert loaded(tmp_path / "fp8").model.dtype == torch.float32
+
+
+@pytest.mark.parametrize("quantization", [None, "int8"])
+@pytest.mark.parametrize(
+    ("stored", "number", "dtype", "hint"),
+    [
+        (torch.float64, 1e300, "float32", "publisher's file"),
+        (torch.float64, 1e300, "bfloat16", "take --dtype float32"),
+        (torch.float32, 3.4e38, "bfloat16", "take --dtype float32"),
+    ],
+)
+def test_numbers_too_large_for_wider_types_are_named_too(
+    folder: Path, quantization: str | None, stored: torch.dtype, number: float, dtype: str, hint: str
+) -> None:
+    name = "model.layers.0.self_attn.q_proj.weight"
+
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[name] = tensors[name].to(stored)
+        tensors[name][0, 0] = number
+
+    tiny.edit_weights(folder, spoil)
+    with pytest.raises(BadFileError, match=rf"{name} .*too large for {dtype}") as caught:
+        loaded(folder, dtype=dtype, quantization=quantization)
+    assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("formats", "key"),
+    [
+        ({"bits": "4"}, "bits=4"),
+        ({"quant_method": "gptq", "bits": 4}, "bits=4"),
+        ({"quant_method": "gptq"}, "quant_method=gptq"),
+    ],
+)
+def test_settings_of_a_quantisation_that_is_not_there_are_refused(
+    folder: Path, formats: dict[str, object], key: str
+) -> None:
+    with pytest.raises(UsageError, match=f"--quant-config {key}: tiny is not quantised"):
+        load(LoadRequest(model=str(folder), formats=formats), SilentProgress())
 
 
 def test_a_packed_weight_that_a_model_reads_directly_becomes_dense(tmp_path: Path) -> None:

@@ -7,14 +7,15 @@ github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 import math
 import mmap
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from llmctl.core.errors import BadFileError
 from llmctl.loading.header import TensorEntry
 
+_Value = TypeVar("_Value")
 SUFFIX = ".gguf"
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -24,6 +25,8 @@ _ALIGNMENT = 32
 _MAX_ENTRIES, _MAX_ITEMS, _MAX_DIMENSIONS = 1_000_000, 50_000_000, 8
 _MAX_KEPT_NUMBERS = 4096
 """Longer arrays of numbers are skipped as those of texts are."""
+_MAX_SHOWN = 200
+"""Characters of a message about a damaged head."""
 _STRING, _ARRAY = 8, 9
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _WIDTHS = {form: struct.calcsize(f"<{form}") for form in _NUMBERS.values()}
@@ -77,6 +80,8 @@ class GgufHead:
     """By the format's keys; of an array that is not kept there is only its length."""
     tensors: Mapping[str, TensorEntry]
     """By llama.cpp's names; shapes as torch writes them, slowest dimension first."""
+    path: Path
+    """Of the file, for messages."""
 
     @property
     def architecture(self) -> str:
@@ -118,15 +123,18 @@ class _Reader:
         try:
             self._check_version()
             num_tensors, num_keys = self._count(_MAX_ENTRIES), self._count(_MAX_ENTRIES)
-            metadata = dict(self._pair() for _ in range(num_keys))
-            infos = [self._tensor() for _ in range(num_tensors)]
-            # The format asks for a power of two; a file's own value may be anything.
-            alignment = int(metadata.get("general.alignment", _ALIGNMENT)) or _ALIGNMENT
+            metadata = _unique("key", (self._pair() for _ in range(num_keys)))
+            infos = _unique("tensor", (self._tensor() for _ in range(num_tensors)))
+            alignment = metadata.get("general.alignment", _ALIGNMENT)
+            if type(alignment) is not int or alignment < 1 or alignment.bit_count() != 1:
+                raise ValueError(f"general.alignment is {alignment!r}, not a power of two")
         except (ValueError, TypeError) as error:
             raise _damaged(self._path, f"its head cannot be read at byte {self._at}: {error}") from error
         start = -(-self._at // alignment) * alignment
-        tensors = {name: self._entry(name, shape, kind, start + at) for name, shape, kind, at in infos}
-        return GgufHead(metadata=metadata, tensors=tensors)
+        tensors = {
+            name: self._entry(name, shape, kind, start + at) for name, (shape, kind, at) in infos.items()
+        }
+        return GgufHead(metadata=metadata, tensors=tensors, path=self._path)
 
     def _check_version(self) -> None:
         version = self._number("I")
@@ -180,19 +188,20 @@ class _Reader:
         self._skip(at - self._at)
         return texts
 
-    def _tensor(self) -> tuple[str, tuple[int, ...], int, int]:
+    def _tensor(self) -> tuple[str, tuple[tuple[int, ...], int, int]]:
         """Name, shape, type and place of a tensor, the last counted from the start of the data."""
         name = self._text()
         num_dimensions = self._number("I")
         if num_dimensions > _MAX_DIMENSIONS:
             raise ValueError(f"{name} has {num_dimensions} dimensions")
         sizes = [self._number("Q") for _ in range(num_dimensions)]
-        return name, tuple(reversed(sizes)), self._number("I"), self._number("Q")
+        return name, (tuple(reversed(sizes)), self._number("I"), self._number("Q"))
 
     def _entry(self, name: str, shape: tuple[int, ...], kind: int, start: int) -> TensorEntry:
         if kind not in _TYPES:
             raise BadFileError(
-                f"{self._path} has tensors of the type {kind} ({name}), which llmctl does not know",
+                f"{self._path} has tensors of the type {kind} ({name[:_MAX_SHOWN]!r}), which llmctl does not "
+                "know",
                 hint="take another quantisation of the model, such as Q4_K_M or Q8_0",
             )
         title, num_elements, num_bytes = _TYPES[kind]
@@ -224,5 +233,18 @@ class _Reader:
         self._at += num_bytes
 
 
+def _unique(kind: str, pairs: Iterable[tuple[str, _Value]]) -> dict[str, _Value]:
+    """By name. Raises `ValueError` for a name that is there twice: nobody knows which is meant."""
+    found: dict[str, _Value] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the {kind} {name!r} is there twice")
+        found[name] = value
+    return found
+
+
 def _damaged(path: Path, what: str) -> BadFileError:
-    return BadFileError(f"{path} is damaged: {what}", hint="download or copy the file again")
+    # It may quote what a damaged file has for a name.
+    return BadFileError(
+        f"{path} is damaged: {' '.join(what[:_MAX_SHOWN].split())}", hint="download or copy the file again"
+    )

@@ -27,6 +27,9 @@ MODEL_TYPES: Mapping[str, str] = {
     "qwen35": "qwen3_5_text",
     "qwen35moe": "qwen3_5_moe_text",
 }
+_FREQUENCY = "rope.freq_base"
+_MAX_COUNT, _MAX_FREQUENCY = 10**9, 10**15
+"""Far above those of any model."""
 # Behind the architecture's name in the file: the key of config.json.
 _KEYS = {
     "context_length": "max_position_embeddings",
@@ -37,7 +40,7 @@ _KEYS = {
     "attention.head_count_kv": "num_key_value_heads",
     "attention.key_length": "head_dim",
     "attention.sliding_window": "sliding_window",
-    "rope.freq_base": "rope_theta",
+    _FREQUENCY: "rope_theta",
     "expert_count": "num_experts",
     "expert_used_count": "num_experts_per_tok",
     "ssm.state_size": "state_size",
@@ -66,14 +69,17 @@ def check_architecture(path: Path, head: GgufHead) -> None:
 
 
 def config_of(head: GgufHead) -> dict[str, Any]:
-    """The configuration that stands in the file, of any architecture."""
+    """The configuration that stands in the file, of any architecture.
+
+    Raises `BadFileError` for a measure that no model can have.
+    """
     name = head.architecture
-    told = {key: head.metadata.get(f"{name}.{gguf_key}") for gguf_key, key in _KEYS.items()}
-    config = {key: _largest(value) for key, value in told.items() if value is not None}
+    told = {key: _measure(head, f"{name}.{gguf_key}") for gguf_key, key in _KEYS.items()}
+    config = {key: value for key, value in told.items() if value is not None}
     ids = {key: head.metadata.get(f"tokenizer.ggml.{key}") for key in ("bos_token_id", "eos_token_id")}
     config |= {key: value for key, value in ids.items() if isinstance(value, int)}
     config.setdefault("vocab_size", _length(head.metadata.get(_TOKENS)))
-    layers, ahead = config.get("num_hidden_layers"), head.metadata.get(f"{name}.nextn_predict_layers")
+    layers, ahead = config.get("num_hidden_layers"), _measure(head, f"{name}.nextn_predict_layers")
     if isinstance(layers, int) and isinstance(ahead, int):
         # Those that predict ahead are counted in the file, and not by transformers.
         config["num_hidden_layers"] = layers - ahead
@@ -118,9 +124,23 @@ def _special_tokens(head: GgufHead, tokens: list[str]) -> dict[str, str]:
     }
 
 
-def _largest(value: Any) -> Any:
-    """Some files give a number for each layer."""
-    return max(value, default=0) if isinstance(value, list) else value
+def _measure(head: GgufHead, key: str) -> int | float | None:
+    """A size or count of the model, of a key for each layer the largest; None where the file says nothing."""
+    value = head.metadata.get(key)
+    if value is None:
+        return None
+    is_count = not key.endswith(_FREQUENCY)
+    limit = _MAX_COUNT if is_count else _MAX_FREQUENCY
+    found = value if isinstance(value, list) else [value]
+    is_sane = all(type(each) in ((int,) if is_count else (int, float)) for each in found)
+    if not is_sane or not all(0 <= each <= limit for each in found):
+        what = "a whole number" if is_count else "a number"
+        told = f"{' '.join(key.split())} is {str(value)[:80]!r}"
+        raise BadFileError(
+            f"{head.path} is damaged: {told}, not {what} from 0 to {limit}",
+            hint="download or copy the file again",
+        )
+    return max(found, default=0)
 
 
 def _length(tokens: Any) -> int:

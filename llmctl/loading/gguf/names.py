@@ -6,10 +6,10 @@ Looks at names alone.
 
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from llmctl.core.errors import AmbiguousError, BadFileError, NotFoundError
+from llmctl.core.errors import AmbiguousError, BadFileError, NotFoundError, UsageError
 from llmctl.core.places import expanded
 from llmctl.loading.gguf.head import BITS, SUFFIX
 
@@ -20,7 +20,16 @@ _PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
 # What lies beside a model: the eyes of one that sees, and statistics for whoever quantises.
 _NO_MODELS = ("mmproj", "imatrix")
 _MAX_NAMES_SHOWN = 24
-_TYPE = re.compile(rf"(?:^|[-._])({'|'.join(sorted(BITS, key=len, reverse=True))})(?:[-._]|$)")
+_TYPE = re.compile(rf"(?:^|[-._])({'|'.join(sorted(BITS, key=len, reverse=True))})(?=[-._]|$)")
+# What llama.cpp writes in the place of a type whose blocks do not divide the rows of a weight.
+_WIDER: Mapping[str, str] = {
+    **dict.fromkeys(("Q2_K", "Q3_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S"), "IQ4_NL"),
+    **dict.fromkeys(("IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"),
+    **dict.fromkeys(("TQ1_0", "TQ2_0"), "Q4_0"),
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
+}
 _BITS_OF_TABLES = 0.75
 """What larger types of the tables of tokens and of some layers add to those of most weights, at most."""
 
@@ -63,9 +72,9 @@ def choose_gguf(model: str, names: Collection[str], wanted: str | None = None) -
 
 
 def bits_in_name(name: str) -> float | None:
-    """At least the bits of a number in a GGUF file by the type in its name; None where it names none."""
-    found = _TYPE.search(name.removesuffix(SUFFIX).upper())
-    return BITS[found[1]] + _BITS_OF_TABLES if found else None
+    """At least the bits of a number in a GGUF file by the types in its name; None where it names none."""
+    types = _TYPE.findall(name.removesuffix(SUFFIX).upper())
+    return max((BITS[_WIDER.get(each, each)] + _BITS_OF_TABLES for each in types), default=None)
 
 
 def find_gguf(path: Path) -> Path | None:
@@ -86,11 +95,17 @@ def find_gguf(path: Path) -> Path | None:
 def find_tagged(model: str) -> Path | None:
     """The file that `FOLDER:Q4_K_M` means; None where there is no such folder, or one by the whole name.
 
-    Raises what `choose_gguf` raises.
+    Raises what `choose_gguf` raises, and `UsageError` where a file stands in the folder's place.
     """
     parts = _TAG_OF_FOLDER.fullmatch(model)
     # Unlike Path, these take a name that no file can have for an absent one.
-    if parts is None or os.path.exists(expanded(model)) or not os.path.isdir(expanded(parts[1])):  # noqa: PTH110, PTH112
+    if parts is None or os.path.exists(expanded(model)):  # noqa: PTH110
+        return None
+    if parts[1].endswith(SUFFIX) and os.path.isfile(expanded(parts[1])):  # noqa: PTH113
+        raise UsageError(
+            f"{parts[1]} is one file, and {model!r} asks for one of several", hint=f"leave out :{parts[2]}"
+        )
+    if not os.path.isdir(expanded(parts[1])):  # noqa: PTH112
         return None
     folder = expanded(parts[1])
     return folder / choose_gguf(parts[1], names_in(folder), parts[2])

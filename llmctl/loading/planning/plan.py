@@ -189,7 +189,7 @@ def _does_not_fit(
     small_enough = (
         f"what fits here in bfloat16 is a model of up to {most} parameters"
         if draft.placement.room
-        else "nothing fits here: free some memory"
+        else "nothing fits into so little"
     )
     return DoesNotFitError(
         f"{facts.name} ({shown_count(facts.num_parameters, in_words=True)} parameters) takes about "

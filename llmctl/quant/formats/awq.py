@@ -25,6 +25,8 @@ _PER_WORD = 8
 # Column c of a word lies in the field _FIELD_OF[c]: AWQ's kernels unpack the even columns first.
 _FIELD_OF = (0, 4, 1, 5, 2, 6, 3, 7)
 _ROLES = ("qweight", "qzeros", "scales")
+# A module is quantised when one of them is there.
+_SIGNS = (".qweight", ".qzeros")
 _OVERRIDABLE = ("bits", "group_size", "zero_point")
 _READ = {
     *("bits", "wbits", "w_bit", "group_size", "groupsize", "q_group_size", "zero_point", "sym", "version"),
@@ -78,7 +80,7 @@ def _check_values(settings: Settings) -> None:
 
 
 class AwqReader:
-    """Weights of one AWQ checkpoint; what has a `qweight` is quantised, whatever lists in the config say."""
+    """Weights of one AWQ checkpoint; what has packed parts is quantised, whatever the config lists."""
 
     gives_quantised = True
 
@@ -87,7 +89,7 @@ class AwqReader:
         each = "a scale for each row" if group_size == -1 else f"groups of {group_size}"
         self.title = f"{_TITLE}, {_BITS} bits, {each}"
         self._settings, self._rules = settings, rules
-        self._modules = {name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")}
+        self._modules = {name.rpartition(".")[0] for name in tensors if name.endswith(_SIGNS)}
         excluded = settings.names("modules_to_not_convert")
         for module in sorted(self._modules):
             if any(name in module for name in excluded):

@@ -55,6 +55,11 @@ def need(weight: str, parts: Mapping[str, Tensor], roles: Iterable[str]) -> None
         raise bad(weight, f"it has no {', '.join(missing)}")
 
 
+def is_whole(tensor: Tensor) -> bool:
+    """Whether it holds whole numbers; true and false are none."""
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
 def refuse_unknown(config: Mapping[str, Any], known: Iterable[str], title: str) -> None:
     """Raise `BadFileError` over keys of a quantisation config that nobody here knows how to honour."""
     unknown = sorted(key for key, value in config.items() if key not in set(known) and value is not None)

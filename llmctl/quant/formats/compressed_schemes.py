@@ -95,13 +95,13 @@ class Schemes:
     """The expressions among both, by what they are there."""
     is_cache_quantised: bool
 
-    def find(self, module: str) -> Scheme | None:
-        """The scheme of a module that the file stores quantised; None where no group means it.
+    def find(self, module: str) -> Scheme:
+        """The scheme of a module that the file stores quantised. Raises `BadFileError` where none means it.
 
         Names go before expressions, those in alphabetical order, and classes come last, as in the package.
         """
         if any(self._matches(module, each) for each in self.ignored):
-            return None
+            raise _refusal(TITLE, f"leaves {module} out under ignore, and the file stores it quantised")
         targets = sorted(self.of_targets, key=lambda target: (target.startswith("re:"), target))
         found = next((target for target in targets if self._matches(module, target)), None)
         if found is None:
@@ -109,7 +109,12 @@ class Schemes:
             is_embedding = any(word in module.rpartition(".")[2] for word in ("embed", "wte", "wpe"))
             found = next((t for t in ("Embedding",) if is_embedding and t in self.of_targets), None)
             found = found or next((t for t in ("Linear", "LinearBase") if t in self.of_targets), None)
-        return None if found is None else self.of_targets[found]
+        if found is None:
+            raise _refusal(TITLE, f"has no group that means {module}, and the file stores it quantised")
+        scheme = self.of_targets[found]
+        if scheme.format == "dense":
+            raise _refusal(TITLE, f"says that {module} is dense, and the file has scales of it")
+        return scheme
 
     def _matches(self, module: str, target: str) -> bool:
         pattern = self.patterns.get(target)

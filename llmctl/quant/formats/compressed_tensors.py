@@ -3,14 +3,15 @@
 Integers and 4-bit floats get their canonical form, 8-bit floats become dense.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from llmctl.quant.formats.base import Part, bad, need
+from llmctl.quant.formats.base import Part, bad, is_whole, need
 from llmctl.quant.formats.compressed_schemes import TITLE, Scheme, Schemes, read_schemes
 from llmctl.quant.formats.floats import FP8_TYPES, dequantize_fp8, lay_out, lay_out_blocks, scale_values
 from llmctl.quant.formats.mxfp4 import mx_weight
@@ -18,6 +19,8 @@ from llmctl.quant.formats.overrides import check_overrides
 from llmctl.quant.formats.packing import WORD_BITS, unpack_bits, unpack_fields
 from llmctl.quant.formats.sidecars import owners
 from llmctl.quant.weights import SYMMETRIC_ZERO, IntWeight, QuantWeight, pack4
+
+log = logging.getLogger(__name__)
 
 _ROLES = (
     "weight",
@@ -40,6 +43,8 @@ class CompressedTensorsReader:
     gives_quantised: bool
     parts: Mapping[str, Part]
     schemes: Schemes
+    told: list[str] = field(default_factory=list)
+    """The first weight whose order the config denies: one line says it for all."""
 
     def part(self, tensor: str) -> Part | None:
         """The weight that this tensor belongs to; one without scales is dense."""
@@ -48,21 +53,29 @@ class CompressedTensorsReader:
     def decode(self, weight: str, parts: Mapping[str, Tensor], dtype: torch.dtype) -> QuantWeight | Tensor:
         """The weight as its scheme says. Raises `BadFileError`, also where no group means it."""
         scheme = self.schemes.find(weight.removesuffix(".weight"))
-        if scheme is None:
-            raise bad(weight, "it is quantised, but no group of the quantization_config means it")
-        if scheme.format == "dense":
-            raise bad(weight, "it has scales, but the quantization_config says that it is dense")
         need(weight, parts, ("weight_scale",))
         stored = "weight_packed" if "weight_packed" in parts else "weight"
         if stored == "weight_packed" and "weight" in parts:
             raise bad(weight, "it is there twice, packed and dense")
         if scheme.is_float and "weight_g_idx" in parts:
             raise bad(weight, f"it has a weight_g_idx, which is not for {scheme}")
+        if "weight_global_scale" in parts and not scheme.format.startswith("nvfp4"):
+            raise bad(weight, f"it has a weight_global_scale, which is not for {scheme}")
         if stored != ("weight_packed" if "pack" in scheme.format else "weight") or stored not in parts:
             raise bad(weight, f"it is stored as {stored}, which is not {scheme.format}")
         if parts[stored].dim() != 2 or parts[stored].numel() == 0:
             raise bad(weight, f"its {stored} is {list(parts[stored].shape)}, not rows and columns")
-        return _READERS[scheme.bits if scheme.is_float else 0](weight, parts, scheme, dtype)
+        if scheme.is_float:
+            return (_read_fp8 if scheme.bits == 8 else _read_fp4)(weight, parts, scheme, dtype)
+        made = _read_ints(weight, parts, scheme)
+        if made.permutation is not None and not scheme.has_order:
+            self._tell_of_order(weight)
+        return made
+
+    def _tell_of_order(self, weight: str) -> None:
+        if not self.told:
+            log.warning("the config names no actorder, but %s has one: its weight_g_idx is followed", weight)
+            self.told.append(weight)
 
 
 def reader(
@@ -129,9 +142,7 @@ def _read_fp4(weight: str, parts: Mapping[str, Tensor], scheme: Scheme, dtype: t
     return mx_weight(weight, packed, scale)
 
 
-def _read_ints(
-    weight: str, parts: Mapping[str, Tensor], scheme: Scheme, dtype: torch.dtype
-) -> IntWeight | Tensor:
+def _read_ints(weight: str, parts: Mapping[str, Tensor], scheme: Scheme) -> IntWeight:
     shape = _shape(weight, parts)
     scale = _spread(weight, scale_values(weight, "weight_scale", parts["weight_scale"]), scheme, shape)
     zero = _zero(weight, parts, scheme, shape, scale)
@@ -147,26 +158,30 @@ def _read_ints(
     numbers = _numbers(weight, parts, scheme, shape)
     if groups is None:
         return _int_weight(numbers, scale, zero, None, scheme.bits)
-    sizes = groups.bincount(minlength=scale.shape[1])
-    if bool((sizes != sizes[0]).any()):
-        centre = 1 << scheme.bits - 1
-        shift = centre if zero is None else zero[:, groups] + centre
-        return ((numbers.to(torch.int16) - shift) * scale[:, groups]).to(dtype)
     permutation = groups.argsort(stable=True)
     return _int_weight(numbers[:, permutation], scale, zero, permutation, scheme.bits)
 
 
 def _groups(weight: str, parts: Mapping[str, Tensor], num_columns: int, num_groups: int) -> Tensor | None:
     """int64 [K], the group of each column; None where they lie in order."""
-    stored = parts.get("weight_g_idx")
-    # A file that was never calibrated has -1 for every group.
-    if stored is None or not bool((stored >= 0).any()):
+    stored, group_size = parts.get("weight_g_idx"), num_columns // num_groups
+    if stored is None:
         return None
+    if not is_whole(stored) or stored.shape != (num_columns,):
+        what = f"its weight_g_idx is {list(stored.shape)} of type {stored.dtype}"
+        raise bad(weight, f"{what}, not a whole number for each of {num_columns} columns")
     groups = stored.long()
-    if groups.shape != (num_columns,) or int(groups.min()) < 0 or int(groups.max()) >= num_groups:
+    # A file that was never calibrated has -1 for every column.
+    if bool((groups == -1).all()):
+        return None
+    if int(groups.min()) < 0 or int(groups.max()) >= num_groups:
         raise bad(weight, f"its weight_g_idx does not put {num_columns} columns in {num_groups} groups")
-    is_in_order = torch.equal(groups, torch.arange(num_columns) // (num_columns // num_groups))
-    return None if is_in_order else groups
+    sizes = groups.bincount(minlength=num_groups)
+    if bool((sizes != group_size).any()):
+        group = int((sizes != group_size).nonzero()[0])
+        what = f"its weight_g_idx puts {int(sizes[group])} columns into the group {group}"
+        raise bad(weight, f"{what}, which has {group_size}")
+    return None if torch.equal(groups, torch.arange(num_columns) // group_size) else groups
 
 
 def _int_weight(
@@ -191,9 +206,12 @@ def _shape(weight: str, parts: Mapping[str, Tensor]) -> tuple[int, int]:
         num_rows, num_columns = parts["weight"].shape
         return num_rows, num_columns
     need(weight, parts, ("weight_shape",))
-    packed, shape = parts["weight_packed"], [int(side) for side in parts["weight_shape"].flatten()]
+    packed, stored = parts["weight_packed"], parts["weight_shape"]
     if packed.dtype != torch.int32:
         raise bad(weight, f"it is of type {packed.dtype}, not words of int32")
+    if not is_whole(stored):
+        raise bad(weight, f"its weight_shape is of type {stored.dtype}, not of whole numbers")
+    shape = [int(side) for side in stored.flatten()]
     if len(shape) != 2 or shape[0] != packed.shape[0] or shape[1] < 1:
         raise bad(weight, f"weight_shape says {shape}, but there are {packed.shape[0]} rows")
     return shape[0], shape[1]
@@ -269,7 +287,3 @@ def _refuse_zeros(weight: str, parts: Mapping[str, Tensor]) -> None:
     stored = parts.get("weight_zero_point")
     if stored is not None and bool((stored.float() != 0).any()):
         raise bad(weight, "it has zero points, but its scheme is symmetric")
-
-
-_READERS: Mapping[int, Callable[..., QuantWeight | Tensor]] = {0: _read_ints, 8: _read_fp8, 4: _read_fp4}
-"""By the bits of floats; 0 for integers."""

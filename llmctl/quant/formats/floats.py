@@ -51,7 +51,8 @@ def scale_values(weight: str, role: str, scale: Tensor) -> Tensor:
 
 
 def lay_out(scale: Tensor, shape: tuple[int, ...]) -> Scales | None:
-    """Scales of a weight [..., N, K]: one for each leading index, each row, or each column.
+    """Scales of a weight [..., N, K]: one for each leading index, or each row; of stacked experts, which some
+    models have as [E, K, N], each column.
 
     None where the shapes do not fit together.
     """
@@ -61,7 +62,7 @@ def lay_out(scale: Tensor, shape: tuple[int, ...]) -> Scales | None:
         return Scales(scale.reshape(-1, 1, 1).expand(count, 1, 1), (num_rows, num_columns))
     if scale.shape in ((*leading, num_rows, 1), (*leading, num_rows)):
         return Scales(scale.reshape(count, num_rows, 1), (1, num_columns))
-    if scale.shape == (*leading, 1, num_columns):
+    if leading and scale.shape == (*leading, 1, num_columns):
         return Scales(scale.reshape(count, 1, num_columns), (num_rows, 1))
     return None
 

@@ -89,7 +89,10 @@ class Fp8Reader:
 
 
 def reader(config: Mapping[str, Any], tensors: Collection[str], overrides: Mapping[str, Any]) -> Fp8Reader:
-    """The reader for such a checkpoint. Raises `BadFileError` for keys and values that it cannot honour."""
+    """The reader for such a checkpoint.
+
+    Raises `BadFileError` for keys and values that it cannot honour, and for a weight with two scales.
+    """
     refuse_unknown(config, _KNOWN, "FP8")
     check_overrides(overrides, {"bits": 8}, "FP8")
     for key, allowed in (
@@ -122,6 +125,8 @@ def _parts(tensors: frozenset[str]) -> Iterator[tuple[str, Part]]:
         base = next((name.removesuffix(end) for end in _SCALES if name.endswith(end)), "")
         # A scale that stands alone is told as such, instead of as a tensor that the model lacks.
         if base in tensors or base.endswith(".weight"):
+            if base in weights:
+                raise bad(base, f"it has two scales, {' and '.join(base + end for end in _SCALES)}")
             weights.add(base)
             yield name, Part(base, "scale")
     yield from ((weight, Part(weight, "weight")) for weight in weights & tensors)

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _TITLE = "GPTQ"
 _BITS = (2, 3, 4, 8)
 _ROLES = ("qweight", "qzeros", "scales", "g_idx")
+# A module is quantised when one of them is there.
+_SIGNS = (".qweight", ".qzeros")
 _OVERRIDABLE = ("bits", "group_size", "desc_act", "sym", "checkpoint_format")
 _READ = {
     *("bits", "wbits", "w_bit", "group_size", "groupsize", "q_group_size", "desc_act", "act_order", "sym"),
@@ -112,14 +114,14 @@ def _check_values(settings: Settings) -> None:
 
 
 class GptqReader:
-    """Weights of one GPTQ checkpoint; what has a `qweight` is quantised, whatever lists in the config say."""
+    """Weights of one GPTQ checkpoint; what has packed parts is quantised, whatever the config lists."""
 
     gives_quantised = True
 
     def __init__(self, settings: Settings, rules: Rules, tensors: Collection[str]) -> None:
         self.title = _describe(settings, rules)
         self._settings, self._rules = settings, rules
-        self._modules = {name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")}
+        self._modules = {name.rpartition(".")[0] for name in tensors if name.endswith(_SIGNS)}
         self._has_warned = False
         _tell_of_unlisted(settings, self._modules)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from llmctl.core.errors import BadFileError
-from llmctl.quant.formats.base import bad
+from llmctl.quant.formats.base import bad, is_whole
 from llmctl.quant.formats.packing import WORD_BITS, unpack_bits
 from llmctl.quant.formats.settings import Settings
 from llmctl.quant.weights import SYMMETRIC_ZERO, IntWeight, pack4
@@ -61,6 +61,8 @@ class Layer:
         qweight, qzeros, scales = (self.parts[role] for role in ("qweight", "qzeros", "scales"))
         if qweight.dtype != torch.int32 or qzeros.dtype != torch.int32 or not scales.is_floating_point():
             raise bad(self.name, "its parts are not of the types int32, int32 and float")
+        if "g_idx" in self.parts and not is_whole(self.parts["g_idx"]):
+            raise bad(self.name, f"its g_idx is of type {self.parts['g_idx'].dtype}, not of whole numbers")
         shapes = [tuple(part.shape) for part in (qweight, qzeros, scales)]
         if (
             any(len(shape) != 2 or 0 in shape for shape in shapes)

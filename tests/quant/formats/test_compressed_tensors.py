@@ -114,19 +114,41 @@ def test_groups_in_order_and_groups_that_were_never_set_need_no_permutation() ->
         assert torch.equal(weight.dequantize(), expected)
 
 
-@pytest.mark.parametrize("is_symmetric", [True, False])
-def test_groups_of_unequal_size_become_dense(is_symmetric: bool) -> None:
-    variant = Variant(is_symmetric=is_symmetric)
+@pytest.mark.parametrize("has_order", [True, False])
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        (torch.zeros(64).int(), "puts 64 columns into the group 0, which has 16"),
+        ((torch.arange(1, 65) // 16).clamp(max=3).int(), "puts 15 columns into the group 0"),
+        (torch.zeros(0).int(), r"is \[0\] of type torch.int32, not a whole number for each of 64 columns"),
+        (torch.full((63,), -1), r"is \[63\]"),
+        (torch.arange(64) // 16 - 1, "does not put 64 columns in 4 groups"),
+        (torch.arange(64) / 16, r"is \[64\] of type torch.float32, not a whole number"),
+        (torch.arange(64) > 31, r"is \[64\] of type torch.bool, not a whole number"),
+    ],
+)
+def test_an_order_that_does_not_fit_the_groups_is_refused(
+    order: torch.Tensor, said: str, has_order: bool
+) -> None:
+    variant = Variant(has_order=has_order)
     parts, _ = pack(random(8, 64), variant)
-    plain = decode(parts, variant)
-    assert isinstance(plain, IntWeight)
-    order = (torch.arange(64) // 16).int()
-    order[0] = 3
-    weight = decode({**parts, "weight_g_idx": order}, variant)
-    zero = torch.full((8, 4), 8) if plain.zero is None else plain.zero
-    expected = (plain.numbers() - zero[:, order.long()]).float() * plain.scale[:, order.long()]
-    assert isinstance(weight, torch.Tensor)
-    assert torch.equal(weight, expected)
+    with pytest.raises(BadFileError, match=rf"up_proj\.weight is damaged: its weight_g_idx {said}"):
+        decode({**parts, "weight_g_idx": order}, variant)
+
+
+def test_an_order_that_the_config_denies_is_followed_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    parts, expected = pack(random(8, 64), Variant(has_order=True))
+    reader = open_reader(config_of((["Linear"], Variant())), [f"{MODULE}.{role}" for role in parts])
+    for _ in range(2):
+        weight = reader.decode(f"{MODULE}.weight", parts, torch.float32)
+        assert torch.equal(dense(weight), expected)
+    assert caplog.text.count(f"names no actorder, but {MODULE}.weight has one") == 1
+
+
+def test_an_order_that_the_config_names_is_followed_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    parts, _ = pack(random(8, 64), Variant(has_order=True))
+    decode(parts, Variant(has_order=True))
+    assert "actorder" not in caplog.text
 
 
 def test_an_odd_width_is_kept_in_bytes() -> None:
@@ -177,6 +199,14 @@ def test_a_whole_scale_of_zero_is_refused() -> None:
         decode({**parts, "weight_global_scale": torch.zeros(1)}, variant)
 
 
+@pytest.mark.parametrize("num_rows", [16, 24])
+def test_a_scale_for_each_column_is_refused(num_rows: int) -> None:
+    variant = Variant(format="float-quantized", bits=8, strategy="channel")
+    parts, _ = pack(random(num_rows, 16), variant)
+    with pytest.raises(BadFileError, match=rf"scales of \[1, 16\] do not fit \[{num_rows}, 16\] in channels"):
+        decode({**parts, "weight_scale": torch.ones(1, 16)}, variant)
+
+
 def test_names_go_before_expressions_and_those_before_classes() -> None:
     by_class, by_name, by_start = Variant(), Variant(bits=8), Variant(strategy="channel")
     config = config_of(
@@ -206,15 +236,22 @@ def test_groups_may_be_stored_in_several_formats() -> None:
 
 
 @pytest.mark.parametrize(
-    ("targets", "ignore"), [(["re:.*attn.*"], ()), (["Linear"], (MODULE,)), (["Linear"], ("re:.*up_proj",))]
+    ("targets", "ignore", "said"),
+    [
+        (["re:.*attn.*"], (), "has no group that means"),
+        (["Linear"], (MODULE,), "leaves .* out under ignore"),
+        (["Linear"], ("re:.*up_proj",), "leaves .* out under ignore"),
+    ],
 )
-def test_a_quantised_weight_that_no_group_means_is_refused(
-    targets: list[str], ignore: tuple[str, ...]
+def test_a_config_that_leaves_a_quantised_weight_out_is_refused(
+    targets: list[str], ignore: tuple[str, ...], said: str
 ) -> None:
     parts, _ = pack(random(4, 32), Variant())
     config = config_of((targets, Variant()), ignore=ignore)
-    with pytest.raises(BadFileError, match="but no group of the quantization_config means it"):
+    with pytest.raises(BadFileError, match=f"quantization_config .*{said}") as caught:
         decode(parts, Variant(), config=config)
+    assert MODULE in caught.value.message
+    assert "damaged" not in caught.value.message
 
 
 def test_scales_of_activations_and_cache_belong_to_weights_and_are_said_to_be_unused() -> None:
@@ -288,6 +325,8 @@ def _damaged(change: str) -> dict[str, torch.Tensor]:
         "zero type": {"weight_zero_point": torch.zeros(8, 2)},
         "order": {"weight_g_idx": torch.full((32,), 2)},
         "plain": {"weight": parts["weight_packed"].char()},
+        "shape type": {"weight_shape": torch.tensor([torch.nan, 32])},
+        "whole": {"weight_global_scale": torch.ones(1)},
     }
     if change in parts:
         return {role: part for role, part in parts.items() if role != change}
@@ -310,6 +349,8 @@ def _damaged(change: str) -> dict[str, torch.Tensor]:
         ("zero type", "its weight_zero_point is of type"),
         ("order", "weight_g_idx does not put 32 columns in 2 groups"),
         ("plain", "it is stored as weight, which is not pack-quantized"),
+        ("shape type", r"its weight_shape is of type torch\.float32, not of whole numbers"),
+        ("whole", "it has a weight_global_scale, which is not for 4-bit integers"),
         ("weight_scale", "it has no weight_scale"),
         ("weight_shape", "it has no weight_shape"),
         ("weight_zero_point", "it has no weight_zero_point"),
@@ -333,7 +374,7 @@ def test_what_contradicts_the_scheme_is_refused() -> None:
     floats = Variant(format="float-quantized", bits=8, strategy="channel")
     with pytest.raises(BadFileError, match="not of 8-bit floats"):
         decode(wide, floats)
-    with pytest.raises(BadFileError, match="says that it is dense"):
+    with pytest.raises(BadFileError, match=f"says that {MODULE} is dense, and the file has scales"):
         decode(wide, Variant(format="dense"))
 
 

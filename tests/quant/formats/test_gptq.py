@@ -307,6 +307,8 @@ def test_only_modules_with_a_qweight_are_quantised() -> None:
     assert made.part(f"{NAME}.bias") is None
     assert made.part("lm_head.weight") is None
     assert made.part("model.layers.0.other.scales") is None
+    # Without its packed numbers it is still no dense one.
+    assert gptq.reader(config(Variant()), [f"{NAME}.qzeros"], {}).part(f"{NAME}.scales") is not None
 
 
 @pytest.mark.parametrize(
@@ -349,6 +351,9 @@ def replaced(role: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict[st
     ("change", "words"),
     [
         (without("qzeros"), "it has no qzeros"),
+        (without("qweight"), "it has no qweight"),
+        (replaced("g_idx", Tensor.float), r"its g_idx is of type torch\.float32, not of whole numbers"),
+        (replaced("g_idx", Tensor.bool), r"its g_idx is of type torch\.bool, not of whole numbers"),
         (replaced("qweight", Tensor.long), "not of the types int32"),
         (replaced("scales", Tensor.int), "not of the types int32"),
         (replaced("scales", lambda scales: scales[:, :-8]), "scales for 40 outputs, qweight for 48"),
