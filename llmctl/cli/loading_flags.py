@@ -9,11 +9,10 @@ from typing import Any
 from llmctl.core.errors import UsageError
 from llmctl.core.settings import Settings
 from llmctl.core.sizes import parse_size
+from llmctl.loading.facts.quantisation import QUANT_KEYS
 from llmctl.loading.planning import quant_choice
 from llmctl.loading.planning.request import PlanRequest
 
-QUANT_KEYS = ("quant_method", "bits", "group_size", "desc_act", "sym", "checkpoint_format", "zero_point")
-"""What --quant-config may say."""
 _WORDS: Mapping[str, bool] = {"true": True, "false": False}
 _OF_GPUS = ("num_gpus", "gpus", "max_gpu_memory")
 """Settings, so that a machine's owner says them once."""

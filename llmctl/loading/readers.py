@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import BadFileError, UsageError
 from llmctl.loading.checkpoint import Checkpoint
-from llmctl.loading.facts.quantisation import older_settings_of, quantisation_of, settings_of
+from llmctl.loading.facts.quantisation import QUANT_KEYS, older_settings_of, quantisation_of, settings_of
 from llmctl.loading.header import read_header
 from llmctl.quant.formats.settings import newest_names
 from llmctl.quant.formats.table import method_of, open_reader
 
 if TYPE_CHECKING:
     from llmctl.quant.formats.base import Reader
-
-_OF_NUMBERS = ("quant_method", "bits", "group_size", "desc_act", "sym", "checkpoint_format", "zero_point")
-"""What the numbers of a weight depend on, and the user may say."""
 
 
 def reader_of(
@@ -49,9 +46,16 @@ def told_of(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> Mapping[str
 
     What the files say, under the user's method; the other `overrides` are for the reader. Raises
     `BadFileError` for a method that llmctl does not read, for files that contradict each other, and for
-    weights that are packed in a way that nothing explains; `UsageError` for overrides on dense weights.
+    weights that are packed in a way that nothing explains; `UsageError` for overrides on dense weights and
+    on GGUF files.
     """
     if checkpoint.gguf is not None:
+        if overrides:
+            raise UsageError(
+                f"--quant-config {_word_of(overrides)}: {checkpoint.name} is a GGUF file, which "
+                "says itself how it is quantised",
+                hint="leave it out",
+            )
         return None
     told = settings_of(checkpoint.config, checkpoint.folder)
     if told is not None and not isinstance(told, Mapping):
@@ -74,12 +78,16 @@ def told_of(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> Mapping[str
 
 
 def _not_quantised(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> UsageError:
-    # Python's configs say the method by their class, so that another word is the one that was given.
-    key = next((key for key in overrides if key != "quant_method"), "quant_method")
     return UsageError(
-        f"--quant-config {key}={overrides[key]}: {checkpoint.name} is not quantised",
+        f"--quant-config {_word_of(overrides)}: {checkpoint.name} is not quantised",
         hint="leave it out; --load-8bit and --load-4bit quantise while loading",
     )
+
+
+def _word_of(overrides: Mapping[str, Any]) -> str:
+    # Python's configs say the method by their class, so that another word is the one that was given.
+    key = next((key for key in overrides if key != "quant_method"), "quant_method")
+    return f"{key}={overrides[key]}"
 
 
 def _refuse_unexplained(checkpoint: Checkpoint) -> None:
@@ -102,7 +110,7 @@ def _refuse_contradiction(
         return
     file, said = older[0], newest_names(older[1])
     told, own = newest_names(told), newest_names(overrides)
-    for key in _OF_NUMBERS:
+    for key in QUANT_KEYS:
         one, other = told.get(key, said.get(key)), said.get(key, told.get(key))
         if key not in own and str(one).lower() != str(other).lower():
             raise BadFileError(

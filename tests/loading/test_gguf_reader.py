@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import modeling_gguf_pytorch_utils
 
-from llmctl.core.errors import BadFileError
+from llmctl.core.errors import BadFileError, UsageError
 from llmctl.core.progress import SilentProgress
 from llmctl.loading.gguf.head import read_gguf
 from llmctl.loading.gguf_reader import Reader, handed_over
@@ -42,6 +42,12 @@ def test_it_gives_what_the_package_s_own_gives(tmp_path: Path, kind: str) -> Non
         assert (our.name, our.tensor_type) == (their.name, their.tensor_type)
         assert (our.data.dtype, our.data.shape) == (their.data.dtype, their.data.shape)
         assert np.array_equal(our.data, their.data)
+
+
+def test_settings_of_its_quantisation_are_refused(tmp_path: Path) -> None:
+    file = write_llama(tmp_path / "m.gguf", kind="Q8_0")
+    with pytest.raises(UsageError, match="--quant-config bits=4: m is a GGUF file"):
+        load(LoadRequest(model=str(file), formats={"bits": 4}), SilentProgress())
 
 
 def test_values_of_every_type_come_over(tmp_path: Path) -> None:

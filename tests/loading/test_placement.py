@@ -1,5 +1,6 @@
 """Several GPUs and the host: what is chosen, how much goes where, and whether accelerate then does so."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -170,7 +171,9 @@ def test_what_settings_say_of_gpus_holds_where_there_are_some() -> None:
     wishes = {"num_gpus": 2, "gpus": (0, 1), "max_gpu_memory": GIB}
     settings = dict.fromkeys(wishes, "llmctl.toml")
     on_cpu = planned(*gpus(40, 40), device="cpu", settings=settings, **wishes)
-    assert on_cpu == planned(*gpus(40, 40), device="cpu")
+    plain = planned(*gpus(40, 40), device="cpu")
+    told = tuple(f"{name} of llmctl.toml: not counted, it is for GPUs" for name in wishes)
+    assert on_cpu == replace(plain, reasons=(plain.reasons[0], *told, *plain.reasons[1:]))
     with pytest.raises(UsageError, match="--max-gpu-memory is for cuda"):
         planned(*gpus(40, 40), device="cpu", max_gpu_memory=GIB)
     with pytest.raises(UsageError, match=r"^num_gpus = 3 \(llmctl\.toml\): there are only 2"):

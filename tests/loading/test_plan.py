@@ -235,6 +235,15 @@ def test_a_full_machine_fits_nothing_and_says_so() -> None:
     assert caught.value.hint == "nothing fits into so little"
 
 
+def test_a_limit_for_gpus_that_is_a_setting_says_nothing_of_what_fits_on_a_cpu() -> None:
+    wishes = {"max_gpu_memory": GIB, "settings": {"max_gpu_memory": "LLMCTL_MAX_GPU_MEMORY"}}
+    with pytest.raises(DoesNotFitError, match=r"cpu has 8\.0 GiB free") as caught:
+        planned(device(free_bytes=8 * GIB), num_parameters=8 * BILLION, **wishes)
+    assert "gpu" not in str(caught.value.hint).lower()
+    with pytest.raises(DoesNotFitError, match=r"cuda:0 may hold 1\.0 GiB of them \(LLMCTL_MAX_GPU_MEMORY\)"):
+        planned(device("cuda", free_bytes=80 * GIB), device(), num_parameters=8 * BILLION, **wishes)
+
+
 def test_every_choice_has_a_reason() -> None:
     reasons: Sequence[str] = planned().reasons
     assert [reason.split()[0] for reason in reasons] == ["device", "dtype"]

@@ -77,6 +77,10 @@ def quantisation_of(told: Any, bytes_by_dtype: Mapping[str, int]) -> Quantisatio
     return None
 
 
+QUANT_KEYS = ("quant_method", "bits", "group_size", "desc_act", "sym", "checkpoint_format", "zero_point")
+"""What the numbers of a weight depend on, and the user may say."""
+
+
 def settings_of(config: Mapping[str, Any], folder: Path) -> Any:
     """The quantisation's own part of a `config.json`, whatever it is, or of an older tool's file beside it.
 

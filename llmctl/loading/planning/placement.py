@@ -36,12 +36,18 @@ class Placement:
     reason: str | None
 
 
-def without_idle_settings(request: PlanRequest, devices: Sequence[Device]) -> PlanRequest:
-    """`request`, less what settings say of GPUs where it means another device. Raises as `choose_device`."""
-    if choose_device(request.device, devices)[0].kind in GPU_KINDS:
-        return request
-    idle: dict[str, Any] = {name: None for name in _OF_GPUS if name in request.settings}
-    return replace(request, **idle)
+def without_idle_settings(
+    request: PlanRequest, devices: Sequence[Device]
+) -> tuple[PlanRequest, tuple[str, ...]]:
+    """`request`, less what settings say of GPUs where it means another device, and a sentence on each.
+
+    Raises as `choose_device`.
+    """
+    kind = choose_device(request.device, devices)[0].kind
+    idle = [] if kind in GPU_KINDS else [name for name in _OF_GPUS if name in request.settings]
+    told = [f"{name} of {request.settings[name]}: not counted, it is for GPUs" for name in idle]
+    dropped: dict[str, Any] = dict.fromkeys(idle)
+    return replace(request, **dropped), tuple(told)
 
 
 def choose_devices(request: PlanRequest, devices: Sequence[Device]) -> tuple[tuple[Device, ...], str]:
@@ -107,7 +113,8 @@ def place(
     shares = _shares(num_bytes, limits, is_even=is_even)
     budgets = limits if is_even else _budgets(limits, shares, block_bytes)
     split = ", ".join(f"{each.place} {shown(share)}" for each, share in zip(chosen, shares, strict=True))
-    how = "evenly, at most --max-gpu-memory on each" if is_even else "by free memory, at most 85 % of it"
+    limit = request.settings.get("max_gpu_memory", "--max-gpu-memory")
+    how = f"evenly, at most {limit} on each" if is_even else "by free memory, at most 85 % of it"
     return Placement(
         device_map="auto" if is_even else "sequential",
         max_memory={each.index: budget for each, budget in zip(chosen, budgets, strict=True)},

@@ -105,6 +105,8 @@ class _Draft:
 
     plan: LoadPlan
     placement: Placement
+    request: PlanRequest
+    """What was asked, less settings that are for other devices."""
 
     @property
     def fits(self) -> bool:
@@ -112,7 +114,7 @@ class _Draft:
 
 
 def _draft(request: PlanRequest, facts: Facts, devices: Sequence[Device]) -> _Draft:
-    request = placement.without_idle_settings(request, devices)
+    request, idle = placement.without_idle_settings(request, devices)
     chosen, place_reason = placement.choose_devices(request, devices)
     first = chosen[0]
     dtype, dtype_reason = choose_dtype(request.dtype, facts.stored_dtype, first, row=request.row_dtype)
@@ -127,7 +129,7 @@ def _draft(request: PlanRequest, facts: Facts, devices: Sequence[Device]) -> _Dr
         request, chosen, devices[-1], num_bytes=weights, block_bytes=block_bytes(facts, weights)
     )
     num_free = sum(each.free_bytes for each in chosen) + (devices[-1].free_bytes if placed.offload else 0)
-    reasons = (place_reason, dtype_reason, quant_reason, placed.reason)
+    reasons = (place_reason, *idle, dtype_reason, quant_reason, placed.reason)
     return _Draft(
         plan=LoadPlan(
             device=first,
@@ -145,6 +147,7 @@ def _draft(request: PlanRequest, facts: Facts, devices: Sequence[Device]) -> _Dr
             bytes_by_device=placed.bytes_by_device,
         ),
         placement=placed,
+        request=request,
     )
 
 
@@ -169,7 +172,7 @@ def choose_dtype(asked: str, stored: str, device: Device, *, row: str | None = N
         faster = "; --dtype bfloat16 would be faster and half as large" if device.has_bf16 else ""
         return stored, f"dtype float32: the checkpoint's own{faster}"
     if device.has_bf16:
-        return "bfloat16", f"dtype bfloat16: a 16-bit checkpoint, and this {device.kind} computes it natively"
+        return "bfloat16", f"dtype bfloat16: this {device.kind} computes it natively"
     smaller = "bfloat16" if device.kind == "cpu" else "float16"
     halves = f"--dtype {smaller} halves the memory"
     return "float32", f"dtype float32: this {device.kind} does not compute bfloat16 natively; {halves}"
@@ -193,29 +196,30 @@ def _does_not_fit(
     )
     return DoesNotFitError(
         f"{facts.name} ({shown_count(facts.num_parameters, in_words=True)} parameters) takes about "
-        f"{_need(request, draft)} in {made.dtype}{quant}, {_room(request, draft)}",
+        f"{_need(draft)} in {made.dtype}{quant}, {_room(draft)}",
         hint="; ".join(fitting) or small_enough,
     )
 
 
-def _is_for_weights(request: PlanRequest, draft: _Draft) -> bool:
+def _is_for_weights(draft: _Draft) -> bool:
     """Whether weights have less than what is free: they are told without the overhead then."""
-    return request.max_gpu_memory is not None or len(draft.plan.bytes_by_device) > 1
+    return draft.request.max_gpu_memory is not None or len(draft.plan.bytes_by_device) > 1
 
 
-def _need(request: PlanRequest, draft: _Draft) -> str:
-    if _is_for_weights(request, draft):
+def _need(draft: _Draft) -> str:
+    if _is_for_weights(draft):
         return f"{shown(draft.plan.weight_bytes)} of weights"
     return shown(draft.plan.num_bytes)
 
 
-def _room(request: PlanRequest, draft: _Draft) -> str:
+def _room(draft: _Draft) -> str:
     """What there is, as it was counted."""
     places, room = list(draft.plan.bytes_by_device), shown(draft.placement.room)
-    if not _is_for_weights(request, draft):
+    if not _is_for_weights(draft):
         return f"{draft.plan.device.kind} has {shown(draft.plan.free_bytes)} free"
-    if request.max_gpu_memory is not None:
-        return f"{', '.join(places)} may hold {room} of them (--max-gpu-memory)"
+    if draft.request.max_gpu_memory is not None:
+        limit = draft.request.settings.get("max_gpu_memory", "--max-gpu-memory")
+        return f"{', '.join(places)} may hold {room} of them ({limit})"
     return f"{', '.join(places)} have {shown(draft.plan.free_bytes)} free, {room} of it for weights"
 
 
@@ -224,8 +228,8 @@ def _smaller(
 ) -> Iterator[tuple[str, _Draft]]:
     """Other ways to load the same model by their flags, the smallest loss first."""
     changes: list[tuple[str, PlanRequest]] = []
-    if request.max_gpu_memory is not None:
-        limit = request.called("max_gpu_memory", shown(request.max_gpu_memory))
+    if draft.request.max_gpu_memory is not None:
+        limit = request.called("max_gpu_memory", shown(draft.request.max_gpu_memory))
         changes.append((f"without {limit} it", replace(request, max_gpu_memory=None)))
     num_used = len(draft.plan.bytes_by_device) - draft.plan.offload
     if request.gpus is None:

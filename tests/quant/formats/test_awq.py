@@ -1,8 +1,12 @@
 """AWQ weights decode exactly to what an independent packer wrote; what does not fit is refused by name."""
 
+import importlib.util
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from llmctl.core.errors import BadFileError, UsageError
@@ -19,6 +23,7 @@ from llmctl.quant.formats.base import Reader
 from llmctl.quant.weights import IntWeight
 from tests import tiny
 from tests.quant.formats.packers_awq import config, pack_folder, random_layer
+from tests.quant.formats.packers_gptq import Variant, random_numbers
 
 NAME = "model.layers.0.mlp.up_proj"
 WEIGHT = f"{NAME}.weight"
@@ -205,3 +210,44 @@ def test_a_whole_model_decodes_to_what_was_packed(kind: str, variant: dict[str, 
         assert isinstance(weight, IntWeight)
         # Conv1D has inputs first, the canonical form outputs.
         assert torch.equal(weight.dequantize(), dense[name].t() if kind == "gpt2" else dense[name])
+
+
+BY_AUTOAWQ = """
+import importlib.util
+import sys
+import types
+
+import torch
+from safetensors.torch import load_file, save_file
+
+# Without the package's own start, which wants what transformers no longer has.
+package = types.ModuleType("awq")
+package.__path__ = list(importlib.util.find_spec("awq").submodule_search_locations)
+sys.modules["awq"] = package
+from awq.modules.linear.gemm import WQLinear_GEMM
+
+given = load_file(sys.argv[1])
+rows, columns = given["weight"].shape
+linear = torch.nn.Linear(columns, rows, bias=False)
+linear.weight.data = given["weight"]
+made = WQLinear_GEMM.from_linear(linear, 4, 32, scales=given["scale"], zeros=given["zero"])
+save_file({role: getattr(made, role).contiguous() for role in ("qweight", "qzeros", "scales")}, sys.argv[1])
+"""
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(importlib.util.find_spec("awq") is None, reason="autoawq is not installed")
+@pytest.mark.parametrize("seed", range(3))
+def test_what_autoawq_packs_decodes_exactly(seed: int, tmp_path: Path) -> None:
+    numbers = random_numbers((64, 96), Variant(group_size=32, sym=False), seed)
+    # Powers of two, which dividing by and rounding does not change.
+    numbers = replace(numbers, scale=(2.0 ** -(numbers.scale * 8).astype(int)).astype("float16"))
+    path = tmp_path / "layer.safetensors"
+    given_to_it = {
+        "weight": numbers.dense(),
+        "scale": torch.from_numpy(numbers.scale).float(),
+        "zero": torch.from_numpy(numbers.zero).float(),
+    }
+    save_file(given_to_it, path)
+    subprocess.run([sys.executable, "-c", BY_AUTOAWQ, str(path)], check=True, capture_output=True)
+    assert torch.equal(decoded(load_file(path), config(32)).dequantize(), numbers.dense())
