@@ -31,7 +31,7 @@ _llmctl_command() {
             ;;
         'llmctl models show')
             commands=''
-            flags='--memory --context --device --dtype --load-8bit --load-4bit --quantization --quant --num-gpus --gpus --max-gpu-memory --cpu-offloading --quant-config --revision --trust-remote-code --plan --adapter-file --json -v --verbose -q --quiet --debug --color -h --help'
+            flags='--memory --context --device --dtype --load-8bit --load-4bit --quantization --quant --num-gpus --gpus --max-gpu-memory --cpu-offloading --quant-config --revision --trust-remote-code --plan --engine --adapter-file --json -v --verbose -q --quiet --debug --color -h --help'
             places=('@models @folders') many=
             ;;
         'llmctl models pull')
@@ -85,7 +85,7 @@ _llmctl_command() {
             places=() many=
             ;;
         'llmctl bench')
-            commands='layers'
+            commands='layers engine'
             flags='-v --verbose -q --quiet --debug --color -h --help'
             places=() many=
             ;;
@@ -93,6 +93,11 @@ _llmctl_command() {
             commands=''
             flags='--shape --rows --method --device --seconds --json -v --verbose -q --quiet --debug --color -h --help'
             places=() many=
+            ;;
+        'llmctl bench engine')
+            commands=''
+            flags='--shape --tokenizer --dtype --batch --prefill --mix --long --against --device --trust-remote-code --seconds --json -v --verbose -q --quiet --debug --color -h --help'
+            places=('@models @folders') many=
             ;;
         'llmctl doctor')
             commands=''
@@ -239,6 +244,19 @@ _llmctl_value() {
             case $2 in
                 --shape) offers='demo qwen2-0.5b qwen3-0.6b qwen2.5-1.5b llama-1b gemma-2b mistral-7b llama-8b qwen2.5-7b llama-70b' ;;
                 --rows | --method | --seconds) offers='' ;;
+                --device) offers='auto cuda xpu npu mps cpu' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl bench engine')
+            case $2 in
+                --shape) offers='demo qwen2-0.5b qwen3-0.6b qwen2.5-1.5b llama-1b gemma-2b mistral-7b llama-8b qwen2.5-7b llama-70b' ;;
+                --tokenizer) offers='@folders' ;;
+                --dtype | --seconds) offers='' ;;
+                --batch | --prefill | --mix) offers='none' ;;
+                --long) offers='waiting context generation all none' ;;
+                --against) offers='transformers' ;;
                 --device) offers='auto cuda xpu npu mps cpu' ;;
                 --color) offers='auto always never' ;;
                 *) return 1 ;;

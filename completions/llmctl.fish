@@ -59,6 +59,7 @@ function __llmctl_is_command
             'llmctl/config/show' \
             'llmctl/bench' \
             'llmctl/bench/layers' \
+            'llmctl/bench/engine' \
             'llmctl/doctor' \
             'llmctl/completions'
             return 0
@@ -173,6 +174,17 @@ function __llmctl_takes_value
             'llmctl/bench/layers --device' \
             'llmctl/bench/layers --seconds' \
             'llmctl/bench/layers --color' \
+            'llmctl/bench/engine --shape' \
+            'llmctl/bench/engine --tokenizer' \
+            'llmctl/bench/engine --dtype' \
+            'llmctl/bench/engine --batch' \
+            'llmctl/bench/engine --prefill' \
+            'llmctl/bench/engine --mix' \
+            'llmctl/bench/engine --long' \
+            'llmctl/bench/engine --against' \
+            'llmctl/bench/engine --device' \
+            'llmctl/bench/engine --seconds' \
+            'llmctl/bench/engine --color' \
             'llmctl/doctor --color' \
             'llmctl/completions --color'
                 # In the middle of short flags in one word the value is the rest of it.
@@ -351,6 +363,7 @@ complete -c llmctl -n '__llmctl_at llmctl/models/show' -l quant-config -x -d 'Wh
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l revision -x -d 'Branch, tag or commit on the hub'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l trust-remote-code -d 'Run Python code of the model\'s repository'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l plan -d 'Show how it would be loaded, and why, instead'
+complete -c llmctl -n '__llmctl_at llmctl/models/show' -l engine -d 'Show how the engine would run it, and why, instead'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l adapter-file -rF -d 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -l json -d 'Print JSON; errors too, as one object on stderr'
 complete -c llmctl -n '__llmctl_at llmctl/models/show' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
@@ -463,6 +476,7 @@ complete -c llmctl -n '__llmctl_at llmctl/config/show' -s h -l help -d 'Show the
 
 # llmctl bench
 complete -c llmctl -n '__llmctl_at llmctl/bench 0' -a layers -d 'Time quantised layers against dense ones, over one block of a model'
+complete -c llmctl -n '__llmctl_at llmctl/bench 0' -a engine -d 'Time the engine: decode, prefill, many clients, memory'
 complete -c llmctl -n '__llmctl_at llmctl/bench' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
 complete -c llmctl -n '__llmctl_at llmctl/bench' -s q -l quiet -d 'Errors only on stderr'
 complete -c llmctl -n '__llmctl_at llmctl/bench' -l debug -d 'Show a traceback with an error'
@@ -481,6 +495,26 @@ complete -c llmctl -n '__llmctl_at llmctl/bench/layers' -s q -l quiet -d 'Errors
 complete -c llmctl -n '__llmctl_at llmctl/bench/layers' -l debug -d 'Show a traceback with an error'
 complete -c llmctl -n '__llmctl_at llmctl/bench/layers' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
 complete -c llmctl -n '__llmctl_at llmctl/bench/layers' -s h -l help -d 'Show the help'
+
+# llmctl bench engine
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine 0' -a '(__llmctl_offer @models @folders)'
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -l shape -x -a 'demo qwen2-0.5b qwen3-0.6b qwen2.5-1.5b llama-1b gemma-2b mistral-7b llama-8b qwen2.5-7b llama-70b' -d 'A random model of this shape, made in memory; qwen2-0.5b if nothing is named'
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -l tokenizer -x -a '(__llmctl_offer @folders)' -d 'A real tokenizer for --shape, so that text is made too'
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -l dtype -x -d 'What the weights are kept in: bf16, int8, int4, nf4, fp4'
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -l batch -x -a 'none' -d 'Sequences that decode together; clients of --mix are 16 if named here, else the most'
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -l prefill -x -a 'none' -d 'Lengths of single prompts; 16 of 115 come with them'
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -l mix -x -a 'none' -d 'Tokens of prompt and answer of clients that come back'
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -l long -x -a 'waiting context generation all none' -d '2,000 that wait, a context of 32,000 tokens, an answer of 10,000: minutes each'
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -l against -x -a 'transformers' -d 'Measure in turn with its `generate`: bfloat16, greedy, one sequence'
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -l device -x -a 'auto cuda xpu npu mps cpu' -d 'Where the model runs; auto is the best there is'
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -l trust-remote-code -d 'Run Python code of the model\'s repository'
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -l seconds -x -d 'Time for the turns of one row; more is steadier'
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -s h -l help -d 'Show the help'
 
 # llmctl doctor
 complete -c llmctl -n '__llmctl_at llmctl/doctor' -l json -d 'Print JSON; errors too, as one object on stderr'

@@ -162,6 +162,7 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
                 @{ Names = @('--revision'); Offers = ''; Help = 'Branch, tag or commit on the hub' }
                 @{ Names = @('--trust-remote-code'); Offers = $null; Help = 'Run Python code of the model''s repository' }
                 @{ Names = @('--plan'); Offers = $null; Help = 'Show how it would be loaded, and why, instead' }
+                @{ Names = @('--engine'); Offers = $null; Help = 'Show how the engine would run it, and why, instead' }
                 @{ Names = @('--adapter-file'); Offers = '@files'; Help = 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable' }
                 @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
                 @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
@@ -333,6 +334,7 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
             IsLastRepeatable = $false
             Commands = @(
                 @{ Name = 'layers'; Help = 'Time quantised layers against dense ones, over one block of a model' }
+                @{ Name = 'engine'; Help = 'Time the engine: decode, prefill, many clients, memory' }
             )
             Flags = @(
                 @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
@@ -353,6 +355,31 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
                 @{ Names = @('--method'); Offers = ''; Help = 'Quantised kernels: int8, int4, nf4, fp4' }
                 @{ Names = @('--device'); Offers = 'auto cuda xpu npu mps cpu'; Help = 'Where the model runs; auto is the best there is' }
                 @{ Names = @('--seconds'); Offers = ''; Help = 'Time for a block at one number of rows; more is steadier' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl bench engine' = @{
+            Arguments = @('@models @folders')
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--shape'); Offers = 'demo qwen2-0.5b qwen3-0.6b qwen2.5-1.5b llama-1b gemma-2b mistral-7b llama-8b qwen2.5-7b llama-70b'; Help = 'A random model of this shape, made in memory; qwen2-0.5b if nothing is named' }
+                @{ Names = @('--tokenizer'); Offers = '@folders'; Help = 'A real tokenizer for --shape, so that text is made too' }
+                @{ Names = @('--dtype'); Offers = ''; Help = 'What the weights are kept in: bf16, int8, int4, nf4, fp4' }
+                @{ Names = @('--batch'); Offers = 'none'; Help = 'Sequences that decode together; clients of --mix are 16 if named here, else the most' }
+                @{ Names = @('--prefill'); Offers = 'none'; Help = 'Lengths of single prompts; 16 of 115 come with them' }
+                @{ Names = @('--mix'); Offers = 'none'; Help = 'Tokens of prompt and answer of clients that come back' }
+                @{ Names = @('--long'); Offers = 'waiting context generation all none'; Help = '2,000 that wait, a context of 32,000 tokens, an answer of 10,000: minutes each' }
+                @{ Names = @('--against'); Offers = 'transformers'; Help = 'Measure in turn with its `generate`: bfloat16, greedy, one sequence' }
+                @{ Names = @('--device'); Offers = 'auto cuda xpu npu mps cpu'; Help = 'Where the model runs; auto is the best there is' }
+                @{ Names = @('--trust-remote-code'); Offers = $null; Help = 'Run Python code of the model''s repository' }
+                @{ Names = @('--seconds'); Offers = ''; Help = 'Time for the turns of one row; more is steadier' }
                 @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
                 @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
                 @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }

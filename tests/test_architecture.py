@@ -36,6 +36,7 @@ BROAD_EXCEPT_ALLOWED = {
     "llmctl/adapters/foreign.py": "plugins and adapter files may raise anything; one error names them",
     "llmctl/cli/app.py": "the edge of the command line: whatever nobody foresaw becomes one line",
     "llmctl/cli/chat/opening.py": "what a loading thread raises is carried over to the one that waits",
+    "llmctl/engine/loop.py": "what ends the engine's thread is told to all who wait for answers",
 }
 SIGNATURES_OF_FASTCHAT = {("llmctl.loading.api", "load_model"), ("llmctl.engine.api", "stream")}
 """Programs written for FastChat call these with its parameters."""

@@ -56,6 +56,20 @@ def test_every_folder_of_the_package_is_explained() -> None:
     assert {name for name in folders if f"`llmctl/{name}/`" not in README} == set()
 
 
+def test_what_the_house_names_is_there() -> None:
+    rows = re.findall(r"^\| `(llmctl/[a-z]+)/` \| (.*) \|$", README, re.MULTILINE)
+    assert len(rows) >= 10
+    names = [(folder, name) for folder, text in rows for name in re.findall(r"`([a-z_]+)/?`", text)]
+    assert [pair for pair in names if not _is_in_house(*pair)] == []
+
+
+def _is_in_house(folder: str, name: str) -> bool:
+    """Whether a file or folder of that name lies in the folder or one below it."""
+    return any((ROOT / folder).rglob(f"{name}.*")) or any(
+        path.is_dir() for path in (ROOT / folder).rglob(name)
+    )
+
+
 def test_links_lead_to_files() -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert [target for target in targets if not Path(ROOT / target).exists()] == []

@@ -293,6 +293,7 @@ class Scripted:
     """
 
     device = torch.device("cpu")
+    config = transformers.PretrainedConfig()
 
     def __init__(self, ids: Sequence[int], *, vocabulary_size: int = VOCABULARY_SIZE) -> None:
         self._ids = tuple(ids)

@@ -1,4 +1,4 @@
-"""Shapes of real models' blocks, for measurements without their weights. No torch."""
+"""Shapes of real models, of a block and of the whole, for measurements without their weights. No torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,3 +62,42 @@ SHAPES: Mapping[str, Shape] = {
 }
 """By the name that `--shape` takes, the smallest first."""
 DEFAULT_SHAPE = "qwen2-0.5b"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """What makes a whole model of blocks of one shape."""
+
+    model_type: str
+    """As transformers calls the architecture."""
+    num_layers: int
+    vocabulary_size: int
+    context: int
+    """Tokens that the model was made for."""
+    is_tied: bool
+    """Whether the output layer is the table of tokens."""
+
+
+def _stack(model_type: str, num_layers: int, vocabulary_size: int, context: int, *, is_tied: bool) -> Stack:
+    return Stack(
+        model_type=model_type,
+        num_layers=num_layers,
+        vocabulary_size=vocabulary_size,
+        context=context,
+        is_tied=is_tied,
+    )
+
+
+STACKS: Mapping[str, Stack] = {
+    "demo": _stack("llama", 3, 2048, 1024, is_tied=True),
+    "qwen2-0.5b": _stack("qwen2", 24, 151936, 131072, is_tied=True),
+    "qwen3-0.6b": _stack("qwen3", 28, 151936, 40960, is_tied=True),
+    "qwen2.5-1.5b": _stack("qwen2", 28, 151936, 131072, is_tied=True),
+    "llama-1b": _stack("llama", 16, 128256, 131072, is_tied=True),
+    "gemma-2b": _stack("gemma", 18, 256000, 8192, is_tied=True),
+    "mistral-7b": _stack("mistral", 32, 32768, 32768, is_tied=False),
+    "llama-8b": _stack("llama", 32, 128256, 131072, is_tied=False),
+    "qwen2.5-7b": _stack("qwen2", 28, 152064, 131072, is_tied=False),
+    "llama-70b": _stack("llama", 80, 128256, 131072, is_tied=False),
+}
+"""By the names of `SHAPES`."""

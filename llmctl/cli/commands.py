@@ -71,7 +71,10 @@ COMMANDS: dict[str, Entry] = {
             "layers": Entry(
                 "Time quantised layers against dense ones, over one block of a model.",
                 "llmctl.cli.bench:layers",
-            )
+            ),
+            "engine": Entry(
+                "Time the engine: decode, prefill, many clients, memory.", "llmctl.cli.bench_engine:engine"
+            ),
         },
     ),
     "doctor": Entry("Say what llmctl finds on this machine.", "llmctl.cli.doctor:doctor"),

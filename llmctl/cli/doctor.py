@@ -18,6 +18,7 @@ import typer
 from llmctl import __version__
 from llmctl.cli.console import Console
 from llmctl.cli.options import Json, console_of, settings_of
+from llmctl.core import native
 from llmctl.core.errors import LlmctlError
 from llmctl.core.places import Places
 from llmctl.core.sizes import shown
@@ -154,6 +155,8 @@ def _kernels(devices: "list[Device]") -> dict[str, Any]:
     is_there = _usable("torch") == "usable"
     return {
         "cpu": _cpu_kernels(has_bf16=cpu.has_bf16) if is_there else {},
+        "attention": _attention(best.kind) if is_there else "none: torch is not usable",
+        "compiled": _compiled_here(),
         "bitsandbytes": _native_library(),
         "cuda": _cuda_kernels() if is_there else {},
         "packages": {
@@ -161,6 +164,26 @@ def _kernels(devices: "list[Device]") -> dict[str, Any]:
             for each in foreign.survey(best.kind)
         },
     }
+
+
+def _attention(kind: str) -> str:
+    """The backend that a 16-bit model's engine would take on the best device."""
+    import torch
+
+    from llmctl.engine.attention import interface
+
+    try:
+        return interface.choose(torch.device(kind), torch.bfloat16).name
+    except LlmctlError as error:
+        return error.message
+
+
+def _compiled_here() -> str:
+    """Whether llmctl's own C is compiled for this CPU."""
+    if native.is_off():
+        return f"off ({native.VARIABLE})"
+    command = native.compiler()
+    return f"compiled by {command}" if command else "none without a C compiler: torch takes its place"
 
 
 def _cpu_kernels(*, has_bf16: bool) -> dict[str, str]:
@@ -292,6 +315,7 @@ def _tell_optional(console: Console, optional: dict[str, str]) -> None:
 def _tell_kernels(console: Console, kernels: dict[str, Any], kinds: list[str]) -> None:
     native, packages = kernels["bitsandbytes"], kernels["packages"]
     rows = {f"cpu {method}": title for method, title in kernels["cpu"].items()}
+    rows |= {"attention": kernels["attention"], "own C code": kernels["compiled"]}
     rows["bitsandbytes"] = f"{native['version'] or 'missing'}, its native library {native['state']}"
     if "cuda" in kinds:
         rows |= {
@@ -305,7 +329,7 @@ def _tell_kernels(console: Console, kernels: dict[str, Any], kinds: list[str]) -
             rows[name] = f"{package['version']} {use}".strip()
     if absent := [name for name in packages if name not in rows]:
         rows["others"] = f"not installed, not needed for GPTQ and AWQ files: {', '.join(absent)}"
-    _section(console, "quantised kernels", rows)
+    _section(console, "kernels", rows)
 
 
 def _why_no_cuda(paths: dict[str, Any]) -> str:

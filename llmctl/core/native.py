@@ -30,10 +30,15 @@ _TIMEOUT_S = 60
 
 def compiler() -> str | None:
     """Path of the C compiler that would be used; None without one, and where the user wants none."""
-    if not SWITCHES.get(os.environ.get(VARIABLE, "").lower(), True):
+    if is_off():
         return None
     names = (os.environ.get("CC", ""), *_COMPILERS)
     return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
+def is_off() -> bool:
+    """Whether the user wants none of it."""
+    return not SWITCHES.get(os.environ.get(VARIABLE, "").lower(), True)
 
 
 @functools.cache

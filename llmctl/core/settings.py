@@ -40,6 +40,7 @@ OTHER_VARIABLES = frozenset(
         "LLMCTL_EDITOR",
         "LLMCTL_UNTRIED_KERNELS",
         "LLMCTL_NATIVE",
+        "LLMCTL_ATTENTION",
     }
 )
 CHOICES: dict[str, tuple[str, ...]] = {

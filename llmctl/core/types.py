@@ -46,7 +46,8 @@ class Message:
 class SamplingParams:
     """How tokens are chosen. The defaults are greedy-neutral: every filter off, temperature 1.
 
-    Applied in this order: repetition, presence and frequency penalty; temperature; min-p; top-k; top-p.
+    Applied in this order: repetition, presence and frequency penalty; bias; what must not come; temperature;
+    min-p; top-k; top-p.
     """
 
     temperature: float = 1.0
@@ -73,6 +74,20 @@ class SamplingParams:
     """Beside the model's own end tokens."""
     logprobs: int | None = None
     """None: no log-probabilities; n: those of the chosen token and of the n likeliest, in [0, 20]."""
+    n: int = 1
+    """Answers to the same prompt. With a seed, answer number i is what seed + i gives."""
+    prompt_logprobs: int | None = None
+    """As `logprobs`, of the prompt's tokens from the second on."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, what is added to its logit, in [-100, 100]), each id once, in order."""
+    bad_words: tuple[str, ...] = ()
+    """Words that the answer does not spell in the tokens that the tokenizer has for them."""
+    min_tokens: int = 0
+    """No end token comes before so many others; a stop string may."""
+    ignore_eos: bool = False
+    """Whether the answer goes on after the model's own end tokens; `stop_token_ids` end it still."""
+    allowed_token_ids: tuple[int, ...] | None = None
+    """None: all; else the answer is made of these alone."""
     given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     """The fields that somebody chose. A server is sent these even where they are neutral: what is left out,
     it fills with its own defaults."""
@@ -161,4 +176,8 @@ class Delta:
     """Tokens generated since the last delta; their text may come later."""
     logprobs: tuple[TokenLogprob, ...] = ()
     """One for each of `token_ids`, when asked for."""
+    index: int = 0
+    """Which of the `n` answers this is a piece of."""
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the prompt's tokens from the second on, when asked for; in the first delta."""
     finish: Finish | None = None

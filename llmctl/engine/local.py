@@ -1,18 +1,22 @@
-"""The local model as a `Backend`: renders and checks a request, generates in a thread, streams deltas."""
+"""The local model as a `Backend`: renders and checks a request, has it generated, streams deltas."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from llmctl.core.backend import ModelInfo
-from llmctl.core.errors import ContextOverflowError, DoesNotFitError, UsageError
+from llmctl.core.errors import ContextOverflowError, LlmctlError, UsageError
 from llmctl.core.reasoning import OPEN, ReasoningSplitter
 from llmctl.core.types import ChatRequest, Delta, GenerationRequest, Message, SamplingParams
 from llmctl.engine.generate.choose import stream_function
 from llmctl.engine.generate.job import BLOCK_LENGTH, Job
-from llmctl.loading import devices
+from llmctl.engine.loop import EngineLoop, closed_error
+from llmctl.engine.opening import DEFAULT_OPTIONS, EngineOptions, open_engine
+from llmctl.engine.sampling.words import spellings
+from llmctl.engine.serial import Stepwise
 from llmctl.loading.loader import LoadedModel
 from llmctl.prompts.prompt import Prompt, compose
 from llmctl.prompts.render import Inputs
@@ -24,7 +28,8 @@ log = logging.getLogger(__name__)
 class LocalBackend:
     """One loaded model; `core.backend.Backend`.
 
-    All of torch runs in one thread: streams that are open together take turns, a token each.
+    Requests are made ready in one thread and computed in another, so that who writes waits for no prompt's
+    tokens.
     """
 
     def __init__(
@@ -34,18 +39,22 @@ class LocalBackend:
         template: ChatTemplate | None = None,
         context_length: int | None = None,
         row: RowTemplate | None = None,
+        options: EngineOptions = DEFAULT_OPTIONS,
     ) -> None:
         """`template` replaces the tokenizer's own; `context_length` is a limit below the model's own.
 
         `row` is what the row of the model's family says of its template.
-        Raises `UsageError` for a limit above the model's.
+        Raises `UsageError` for a limit above the model's, and what `open_engine` raises.
         """
         self._loaded = loaded
         self._row = row
+        self._options = options
         self._told: set[str] = set()
-        self._stream = stream_function(loaded.generates)
+        self._context_length = 0
+        self._worker: EngineLoop | Stepwise | None = None
+        self._is_closed = False
         self.reconfigure(template=template, context_length=context_length)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llmctl-engine")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llmctl-prompts")
 
     @property
     def info(self) -> ModelInfo:
@@ -65,13 +74,36 @@ class LocalBackend:
     def reconfigure(self, *, template: ChatTemplate | None, context_length: int | None) -> None:
         """Take another template and context limit for the requests to come; as in the constructor."""
         own = self._loaded.context_length
+        if context_length is not None and context_length < 1:
+            raise UsageError(f"context {context_length}: it must be at least 1 token")
         if context_length is not None and context_length > own:
             raise UsageError(
                 f"context {context_length}: {self._loaded.name} takes at most {own} tokens",
                 hint="give less, or take a model with a longer context",
             )
         self._template = template
-        self._context_length = context_length or own
+        self._resize(context_length or own)
+
+    def _resize(self, length: int) -> None:
+        """Open for contexts of another length; where that fails it stays as it was."""
+        before = self._context_length
+        if length == before:
+            return
+        if self._worker is not None:
+            self._worker.close()
+        try:
+            self._worker = self._opened(length)
+        except LlmctlError:
+            if before:
+                self._worker = self._opened(before)
+            raise
+        self._context_length = length
+
+    def _opened(self, length: int) -> EngineLoop | Stepwise:
+        loaded = self._loaded
+        if loaded.generates != "causal":
+            return Stepwise(loaded, stream_function(loaded.generates))
+        return EngineLoop(open_engine(loaded, replace(self._options, context_length=length)))
 
     def prompt(self, messages: tuple[Message, ...], *, continues_last: bool = False) -> str:
         """The text that the model is prompted with; raises what `generate` raises over it."""
@@ -103,31 +135,26 @@ class LocalBackend:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """See `Backend.generate`."""
+        if self._is_closed:
+            raise closed_error()
         loop = asyncio.get_running_loop()
-        job, splitter = await loop.run_in_executor(self._thread, self._job, request)
-        deltas = self._stream(self._loaded.model, self._loaded.tokenizer, job)
-        try:
-            while (delta := await loop.run_in_executor(self._thread, _next, deltas)) is not None:
-                yield delta if splitter is None else _split(delta, splitter)
-        finally:
-            self._end(deltas)
+        job, splitters = await loop.run_in_executor(self._thread, self._job, request)
+        assert self._worker is not None
+        async with contextlib.aclosing(self._worker.stream(job)) as deltas:
+            async for delta in deltas:
+                yield _split(delta, splitters[delta.index]) if splitters else delta
 
     async def close(self) -> None:
         """Let the step in progress end and take no more."""
-        # In another thread: a step may take long, and the loop has others to serve.
+        self._is_closed = True
+        # In other threads: a step may take long, and the loop has others to serve.
         await asyncio.to_thread(self._thread.shutdown, wait=True)
+        if self._worker is not None:
+            await asyncio.to_thread(self._worker.close)
 
-    def _end(self, deltas: Generator[Delta, None, None]) -> None:
-        """Close `deltas` behind the step that may still run, in the same thread."""
-        try:
-            self._thread.submit(deltas.close)
-        except RuntimeError:
-            # The backend was closed meanwhile: nothing runs any more.
-            deltas.close()
-
-    def _job(self, request: GenerationRequest) -> tuple[Job, ReasoningSplitter | None]:
-        """What to generate, and how to tell reasoning from answer where there is a chat."""
-        prompt, splitter = None, None
+    def _job(self, request: GenerationRequest) -> tuple[Job, list[ReasoningSplitter]]:
+        """What to generate, and what tells reasoning from each answer where there is a chat."""
+        prompt, splitters = None, []
         if isinstance(request, ChatRequest):
             if request.continues_last and self._loaded.generates == "encoder-decoder":
                 raise UsageError(
@@ -137,23 +164,29 @@ class LocalBackend:
             prompt = self._compose(request)
             # Some templates open the block themselves, and what comes first is reasoning.
             is_open = _opens_reasoning(prompt.text)
-            splitter = None if request.continues_last else ReasoningSplitter(is_open=is_open)
+            if not request.continues_last:
+                splitters = [ReasoningSplitter(is_open=is_open) for _ in range(request.sampling.n)]
         prompt_ids = self._prompt_ids(request, prompt)
         room = self._room(len(prompt_ids))
         sampling = self._with_stops(request.sampling, prompt)
         job = Job(
             prompt_ids=prompt_ids,
             sampling=sampling,
-            end_ids=self._loaded.end_ids | frozenset(self._checked(sampling.stop_token_ids)),
+            end_ids=self._end_ids(sampling),
+            bad_words=spellings(self._loaded.tokenizer, sampling.bad_words),
             max_new_tokens=min(sampling.max_new_tokens or room, room),
             is_continuation=not isinstance(request, ChatRequest) or request.continues_last,
             block_length=self._loaded.block_length or BLOCK_LENGTH,
         )
-        return job, splitter
+        return job, splitters
+
+    def _end_ids(self, sampling: SamplingParams) -> frozenset[int]:
+        own = frozenset[int]() if sampling.ignore_eos else self._loaded.end_ids
+        return own | frozenset(self._checked(sampling.stop_token_ids))
 
     def _with_stops(self, sampling: SamplingParams, prompt: Prompt | None) -> SamplingParams:
         """What was asked for, and what ends an answer in the template's own format."""
-        if prompt is None:
+        if prompt is None or sampling.ignore_eos:
             return sampling
         row = self._row or RowTemplate(name="")
         ids = (*prompt.stop_token_ids, *row.stop_token_ids)
@@ -232,15 +265,3 @@ def _split(delta: Delta, splitter: ReasoningSplitter) -> Delta:
         return replace(delta, text=parts.text, reasoning=parts.reasoning)
     rest = splitter.finish()
     return replace(delta, text=parts.text + rest.text, reasoning=parts.reasoning + rest.reasoning)
-
-
-def _next(deltas: Iterator[Delta]) -> Delta | None:
-    try:
-        return next(deltas, None)
-    except RuntimeError as error:
-        reason = devices.out_of_memory(error)
-        if reason is None:
-            raise
-        raise DoesNotFitError(
-            f"memory ran out while generating: {reason}", hint="shorten the prompt or free memory"
-        ) from error

@@ -44,21 +44,33 @@ def check(config: Mapping[str, Any], *, name: str, trust_remote_code: bool) -> N
 
     Raises `UsageError` for code of the repository that nobody trusts yet, else `BadFileError`.
     """
-    kind = config.get("model_type")
-    if "auto_map" in config and not is_known(config):
-        if not trust_remote_code:
-            raise own_code(name)
-        return
+    check_known(config, name=name, trust_remote_code=trust_remote_code)
     if not is_known(config):
-        version = transformers.__version__
+        return
+    if not (continues_text(config) or _answers_text(config)) or _lacks_output(config):
+        raise BadFileError(
+            f"{name} ({class_names(config)}) is not a model that continues text, so it cannot chat"
+        )
+
+
+def check_known(config: Mapping[str, Any], *, name: str, trust_remote_code: bool) -> None:
+    """Refuse what neither transformers nor trusted code of the repository has a class for; see `check`."""
+    if is_known(config):
+        return
+    if "auto_map" not in config:
+        kind, version = config.get("model_type"), transformers.__version__
         raise BadFileError(
             f"{name} has the architecture {kind!r}, which transformers {version} does not know",
             hint="a newer transformers may: pip install -U transformers",
         )
-    if not (_continues_text(config) or _answers_text(config)) or _lacks_output(config):
-        told = config.get("architectures")
-        names = ", ".join(map(str, told)) if isinstance(told, list) else kind
-        raise BadFileError(f"{name} ({names}) is not a model that continues text, so it cannot chat")
+    if not trust_remote_code:
+        raise own_code(name)
+
+
+def class_names(config: Mapping[str, Any]) -> str:
+    """The classes that the config names, else its kind, for messages."""
+    told = config.get("architectures")
+    return ", ".join(map(str, told)) if isinstance(told, list) else str(config.get("model_type"))
 
 
 def own_code(name: str) -> UsageError:
@@ -155,7 +167,7 @@ def num_layers(config: Any, tensor: str) -> int | None:
     return None if count is None else count + (getattr(text_config, "num_nextn_predict_layers", None) or 0)
 
 
-def _continues_text(config: Mapping[str, Any]) -> bool:
+def continues_text(config: Mapping[str, Any]) -> bool:
     """Whether the architecture is made to go on from a text.
 
     transformers also loads encoders, and the decoder alone of a pair; both would answer nonsense.

@@ -8,7 +8,7 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import EllipsisType
 from typing import Any
@@ -56,6 +56,10 @@ class Assembly:
     """A package whose kernels compute with the files, by transformers' own loader; None: llmctl's."""
     trust_remote_code: bool
     progress: Progress
+    model_class: Any = None
+    """In the place of the class that generates, for models that are made for something else."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What `model_class` is told beside the config."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -159,7 +163,9 @@ def _is_readable(assembly: Assembly) -> bool:
 
 def _from_tensors(assembly: Assembly) -> Any:
     checkpoint, config, plan = assembly.checkpoint, assembly.config, assembly.plan
-    model_class, config = architecture.model_class(config)
+    model_class = assembly.model_class
+    if model_class is None:
+        model_class, config = architecture.model_class(config)
     own = _quantisation(assembly)
     tensors = dict(_tensors(assembly, own))
     _check_layers(assembly, len(tensors))
@@ -177,6 +183,7 @@ def _from_tensors(assembly: Assembly) -> Any:
             output_loading_info=True,
             # Refused by `_check_report`, which can name the tensor.
             ignore_mismatched_sizes=True,
+            **assembly.options,
         )
     except RuntimeError as error:
         # transformers collects errors of single weights, and says no more than that there were some.
@@ -274,7 +281,9 @@ def _from_folder(assembly: Assembly) -> Any:
     """By transformers alone: GGUF files, classes that come with the model, kernels of others."""
     checkpoint, plan = assembly.checkpoint, assembly.plan
     _refuse_what_a_folder_cannot(assembly)
-    auto_class = architecture.auto_class(assembly.config, is_pair=assembly.config.is_encoder_decoder)
+    auto_class = assembly.model_class or architecture.auto_class(
+        assembly.config, is_pair=assembly.config.is_encoder_decoder
+    )
     assembly.progress.stage(f"load {checkpoint.name}")
     model, report = auto_class.from_pretrained(
         checkpoint.folder,
@@ -287,6 +296,7 @@ def _from_folder(assembly: Assembly) -> Any:
         output_loading_info=True,
         ignore_mismatched_sizes=True,
         **_source(checkpoint),
+        **assembly.options,
     )
     _check_report(assembly, report, model.config)
     _check_overflow(assembly, model)
@@ -344,7 +354,9 @@ def _check_report(assembly: Assembly, report: Mapping[str, Any], config: Any) ->
                 hint="config.json belongs to another model",
             )
     if spare:
-        log.warning("%d tensors of the checkpoint are not used, the first is %s", len(spare), spare[0])
+        # Heads are left over where a model is to give vectors.
+        level = logging.WARNING if assembly.model_class is None else logging.INFO
+        log.log(level, "%d tensors of the checkpoint are not used, the first is %s", len(spare), spare[0])
 
 
 def _missing(name: str, tensors: list[str]) -> BadFileError:

@@ -14,6 +14,8 @@ from typing import Any
 from llmctl.core.errors import BadFileError
 
 CONFIG = "config.json"
+MODULES = "modules.json"
+"""Of sentence-transformers: what makes vectors of a model's output."""
 ADAPTER_CONFIG = "adapter_config.json"
 SINGLE_FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -32,6 +34,7 @@ _UNWANTED = (
     "adapter_model.*",
 )
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_MODULE = re.compile(r"\d+_\w+/(?:config\.json|model\.safetensors)")
 _NUM_NAMES_SHOWN = 4
 
 
@@ -48,6 +51,11 @@ def small_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(
         sorted(name for name in names if _is_wanted(name) and any(fnmatchcase(name, glob) for glob in _SMALL))
     )
+
+
+def module_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Files of what sentence-transformers puts behind a model: each module has a folder with a number."""
+    return tuple(sorted(name for name in names if _MODULE.fullmatch(name)))
 
 
 def refuse_unusable(model: str, names: Collection[str]) -> None:

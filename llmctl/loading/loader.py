@@ -91,22 +91,22 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
     # A wrong name in it is told wherever a model is loaded, not only where it would matter.
     cuda.untried_wanted(os.environ)
     architecture.check_family(request.model, request.generates)
-    wishes, trust = _wishes(request), request.trust_remote_code
-    look = partial(lookahead.check, name=request.model, wishes=wishes, trust_remote_code=trust)
+    wanted, trust = wishes(request), request.trust_remote_code
+    look = partial(lookahead.check, name=request.model, wishes=wanted, trust_remote_code=trust)
     checkpoint = locate(request.model, revision=request.revision, progress=progress, before_weights=look)
     architecture.check(checkpoint.config, name=checkpoint.name, trust_remote_code=trust)
     reader = reader_of(checkpoint, request.formats, request.formats_otherwise)
     facts = describe_checkpoint(checkpoint, request.formats)
-    chosen = plan(wishes, facts, devices.available())
+    chosen = plan(wanted, facts, devices.available())
     for reason in chosen.reasons:
         log.info("%s", reason)
     log.info("%s takes about %s", checkpoint.name, chosen.size)
     progress.stage(f"load {checkpoint.name}")
-    kernels = _foreign_kernels(facts.quantisation, chosen)
-    with _quiet_transformers(), handed_over(checkpoint.gguf):
-        config = _config(checkpoint, request)
+    kernels = foreign_kernels(facts.quantisation, chosen)
+    with quiet_transformers(), handed_over(checkpoint.gguf):
+        config = read_config(checkpoint, request)
         if kernels is None:
-            _forget_quantisation(config)
+            forget_quantisation(config)
         generates = architecture.generates(config, name=checkpoint.name, asked=request.generates)
         if request.own_loader is not None:
             model, tokenizer = _by_class(checkpoint, request.own_loader, chosen)
@@ -135,7 +135,7 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
     return replace(loaded, generates=generates, block_length=request.row.get("jacobi_tokens"))
 
 
-def _wishes(request: LoadRequest) -> PlanRequest:
+def wishes(request: LoadRequest) -> PlanRequest:
     """The plan that was asked for, in the numbers that the family's row knows to be right."""
     own = request.row.get("dtype")
     return replace(request.plan, row_dtype=own) if own else request.plan
@@ -156,7 +156,8 @@ def _by_class(checkpoint: Checkpoint, own_loader: OwnLoader, chosen: LoadPlan) -
     return model, tokenizer
 
 
-def _config(checkpoint: Checkpoint, request: LoadRequest) -> Any:
+def read_config(checkpoint: Checkpoint, request: LoadRequest) -> Any:
+    """transformers' config of a checkpoint. Raises `BadFileError`."""
     file = {"gguf_file": checkpoint.gguf.name} if checkpoint.gguf is not None else {}
     try:
         config = transformers.AutoConfig.from_pretrained(
@@ -170,7 +171,7 @@ def _config(checkpoint: Checkpoint, request: LoadRequest) -> Any:
     return config
 
 
-def _foreign_kernels(stored: Quantisation | None, chosen: LoadPlan) -> str | None:
+def foreign_kernels(stored: Quantisation | None, chosen: LoadPlan) -> str | None:
     """The package that computes with the weights as they are stored, where there is one for this device."""
     kernels = foreign.choose(stored.method, chosen.device.kind) if stored is not None else None
     if stored is not None and kernels is not None:
@@ -178,7 +179,7 @@ def _foreign_kernels(stored: Quantisation | None, chosen: LoadPlan) -> str | Non
     return kernels
 
 
-def _forget_quantisation(config: Any) -> None:
+def forget_quantisation(config: Any) -> None:
     """llmctl reads quantised weights itself; transformers would look for the packages of their makers."""
     for part in (config, config.get_text_config()):
         if hasattr(part, "quantization_config"):
@@ -195,13 +196,14 @@ def _loaded(
         tokenizer=tokenizer,
         plan=chosen,
         context_length=context_length(checkpoint.config, tokenizer_limit=tokenizer.model_max_length),
-        vocabulary_size=_vocabulary_size(model),
+        vocabulary_size=vocabulary_size(model),
         end_ids=recommended.end_ids(checkpoint, tokenizer),
         default_sampling=recommended.recommended_sampling(settings),
     )
 
 
-def _vocabulary_size(model: Any) -> int:
+def vocabulary_size(model: Any) -> int:
+    """Tokens that the model has rows for."""
     embeddings = model.get_input_embeddings()
     size: int = getattr(embeddings, "num_embeddings", None) or embeddings.weight.shape[0]
     return size
@@ -218,7 +220,7 @@ def _with_own_lengths(loaded: LoadedModel, checkpoint: Checkpoint) -> LoadedMode
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep transformers' bars and reports off the terminal while a model loads."""
     library = transformers.utils.logging
     had_bars, verbosity = library.is_progress_bar_enabled(), library.get_verbosity()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from llmctl.core.errors import UsageError
+from llmctl.quant import rows8
 
 _LARGEST = 127
 
@@ -76,6 +77,8 @@ def quantise(rows: Tensor, *, is_narrow: bool = False) -> Quantised:
     row of zeros is 0, and its numbers mean nothing.
     """
     largest = _LARGEST // 2 if is_narrow else _LARGEST
+    if rows8.takes(rows):
+        return Quantised(*rows8.quantise(rows, largest), largest + 1)
     scale = _scale(rows, largest)
     # Elementwise operations of two dtypes at once are 20 times slower: everything is float32 here.
     # What is added makes the conversion, which cuts off, round.
@@ -93,7 +96,20 @@ def _scale(rows: Tensor, largest: int) -> Tensor:
     return bits.view(torch.bfloat16).mul_(1 / largest)
 
 
-class RowKernel(ABC):
+class Unchanging:
+    """What holds packed weights, and never changes: copies of a model share it."""
+
+    def __deepcopy__(self, copies: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(
+            "packed weights are for this machine and cannot be pickled",
+            hint="load the model without quantisation to save it, or load it anew where it is needed",
+        )
+
+
+class RowKernel(Unchanging, ABC):
     """The frame of a kernel: an activation of any shape in, rows through `multiply`, then bias and shape."""
 
     title: str
@@ -104,16 +120,6 @@ class RowKernel(ABC):
         self.memo = memo
         self.permutation = None if permutation is None else memo.interned(permutation)
 
-    def __deepcopy__(self, copies: dict[int, Any]) -> Self:
-        # It never changes, so that the copies of a model share it.
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        raise UsageError(
-            "packed weights are for this machine and cannot be pickled",
-            hint="load the model without quantisation to save it, or load it anew where it is needed",
-        )
-
     @property
     @abstractmethod
     def num_bytes(self) -> int:
@@ -121,7 +127,12 @@ class RowKernel(ABC):
 
     @abstractmethod
     def multiply(self, rows: Tensor, x: Tensor) -> Tensor:
-        """Rows [M, K] made of `x`, M at least 1 and columns in the weight's order, to [M, N]."""
+        """Rows [M, K] made of `x`, M at least 1 and columns in the weight's order, to a new [M, N]."""
+
+    def multiply_add(self, rows: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+        """The same plus a bias [N] of x's type; for kernels that can do both at once to make their own."""
+        out = self.multiply(rows, x)
+        return out if bias is None else out.add_(bias)
 
     def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [..., K] to [..., N] in x's dtype; there is no gradient."""
@@ -130,10 +141,9 @@ class RowKernel(ABC):
         shape = (*x.shape[:-1], self.num_outputs)
         if not x.numel():
             return x.new_zeros(shape)
-        out = self.multiply(self._rows(x), x)
         if bias is not None:
-            out = out.add_(bias.detach().to(out.dtype))
-        return out.view(shape)
+            bias = (bias.detach() if torch.is_grad_enabled() else bias).to(x.dtype)
+        return self.multiply_add(self._rows(x), x, bias).view(shape)
 
     def _rows(self, x: Tensor) -> Tensor:
         permutation = self.permutation

@@ -1,6 +1,8 @@
-"""4-bit integers in groups on the CPU, in bfloat16: torch's kernel for few rows, tiles dequantised for many.
+"""4-bit integers in groups on the CPU, in bfloat16: torch's kernel for few rows, C of our own for more.
 
-There is one copy of the weight, in the order of torch's kernel; the tiles are read out of that.
+There is one copy of the weight, in the order of torch's kernel. Without a compiler, and where oneDNN is
+faster than C can be, many rows are multiplied by tiles that are dequantised. CPUs that do not multiply
+bfloat16 do best with torch's kernel for any number.
 """
 
 import ctypes
@@ -11,7 +13,9 @@ import torch
 from torch import Tensor
 
 from llmctl.core import native
+from llmctl.quant import int4_rows
 from llmctl.quant.activations import Memo, RowKernel
+from llmctl.quant.int4_rows import Packed, Product
 from llmctl.quant.tiles import even_step, multiply_tiles
 from llmctl.quant.weights import SYMMETRIC_ZERO, IntWeight
 
@@ -20,8 +24,10 @@ GROUP_SIZES = (256, 128, 64, 32)
 _MANY_ROWS = 128
 """From here dequantising, which costs the same for any number of rows, is faster than the kernel."""
 _MANY_ROWS_NATIVE = 40
-"""The same with our own code, where there is a compiler."""
-_BLOCK_ROWS = 64
+"""The same where our own code dequantises."""
+_SOME_ROWS = 5
+"""From here our own code, which dequantises while it multiplies, is faster than the kernel."""
+_BLOCK_ROWS = int4_rows.WIDTH
 _SOURCE = Path(__file__).with_name("int4.c")
 _SCRATCH_ELEMENTS = 5 << 20
 """Of the weight that are dequantised at a time, 5 bytes each. Tiles that fit the cache are slower."""
@@ -47,11 +53,27 @@ class Int4Kernel(RowKernel):
         parts = (self.packed, self.scales, self.zeros)
         return sum(part.numel() * part.element_size() for part in parts if part is not None)
 
+    def multiply_add(self, rows: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Rows [M, K] of bfloat16 to [M, N]; our own code adds the bias before it rounds."""
+        block, product = block_rows(), _product(len(rows))
+        if block is None or product is None:
+            return super().multiply_add(rows, x, bias)
+        weight = Packed(
+            numbers=self.packed,
+            scales=self.scales,
+            zeros=self.zeros,
+            num_outputs=self.num_outputs,
+            num_inputs=self.num_inputs,
+            group_size=self.group_size,
+            block=block,
+        )
+        return product.multiply(rows, weight, bias)
+
     def multiply(self, rows: Tensor, x: Tensor) -> Tensor:
         """Rows [M, K] of bfloat16 to [M, N]."""
         block = block_rows()
         many = _MANY_ROWS if native.library(_SOURCE) is None else _MANY_ROWS_NATIVE
-        if len(rows) >= many and block is not None:
+        if len(rows) >= many and block is not None and _multiplies_bfloat16():
             step = even_step(self.num_outputs, self.num_inputs, _BLOCK_ROWS, _SCRATCH_ELEMENTS)
             return multiply_tiles(
                 rows, self.num_outputs, step, lambda start, stop: self._dense(start, stop, block)
@@ -96,6 +118,17 @@ class Int4Kernel(RowKernel):
         pointers = [ctypes.c_void_p(each.data_ptr() if each is not None else None) for each in tensors]
         sizes = (self.num_padded, self.num_inputs, self.group_size, block, start, stop)
         library.llmctl_int4_dense(*pointers, *map(ctypes.c_int64, sizes))
+
+
+def _product(num_rows: int) -> Product | None:
+    """Our own code, where it is the fastest way for so many rows."""
+    found = int4_rows.compiled() if num_rows >= _SOME_ROWS else None
+    return None if found is None or (found.has_matrices and num_rows >= _MANY_ROWS_NATIVE) else found
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions for it, without which torch's kernel is faster than any tile."""
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)())
 
 
 def fits(weight: IntWeight) -> bool:

@@ -8,6 +8,7 @@ import functools
 import torch
 from torch import Tensor
 
+from llmctl.quant import rows8
 from llmctl.quant.activations import Memo, RowKernel
 from llmctl.quant.weights import IntWeight
 
@@ -32,12 +33,18 @@ class Int8Kernel(RowKernel):
 
     def multiply(self, rows: Tensor, x: Tensor) -> Tensor:
         """Rows [M, K] to [M, N]."""
+        return self.multiply_add(rows, x, None)
+
+    def multiply_add(self, rows: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+        """The same with the bias added, where that can be done in one go with the rows' scales."""
         quantised = self.quantised(rows, x, is_narrow=self.is_narrow)
-        dtype = quantised.scale.dtype
-        out: Tensor = _multiply(
-            quantised.numbers, quantised.zero, self.packed, (self.scale, self.zeros), dtype
-        )
-        return out.mul_(quantised.scale).to(rows.dtype)
+        scale, zero = quantised.scale, quantised.zero
+        out = _multiply(quantised.numbers, zero, self.packed, (self.scale, self.zeros), scale.dtype)
+        if rows.dtype == scale.dtype and rows8.takes(out):
+            rows8.scale(out, scale, bias)
+            return out
+        out = out.mul_(scale).to(rows.dtype)
+        return out if bias is None else out.add_(bias)
 
 
 def symmetric(weight: IntWeight) -> IntWeight | None:

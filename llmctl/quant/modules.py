@@ -1,4 +1,4 @@
-"""Layers whose weight is packed in few bits, in the place of nn.Linear, Conv1D and nn.Embedding.
+"""Layers whose weight is packed, mostly in few bits, in the place of nn.Linear, Conv1D and nn.Embedding.
 
 They begin as placeholders with a weight on meta, which loaders see and name; `quant.prepare` fills them.
 """
@@ -155,7 +155,7 @@ def refuse_saving(prefix: str, *, is_packed: bool) -> None:
     if is_packed:
         raise UsageError(
             f"the weights of {prefix.rstrip('.')} are packed for this machine and cannot be saved",
-            hint="load the model without quantisation to save it",
+            hint="load the model anew, without quantisation, to save it",
         )
 
 

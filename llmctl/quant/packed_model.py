@@ -78,7 +78,8 @@ class PackedModel(nn.Module):
 
 def adopt(model: Any) -> None:
     """Make `model` tell what is so, where it is transformers' and has packed weights."""
-    if hasattr(model, "get_memory_footprint") and any(isinstance(each, _Packed) for each in model.modules()):
+    is_known = hasattr(model, "get_memory_footprint") and not isinstance(model, PackedModel)
+    if is_known and any(isinstance(each, _Packed) for each in model.modules()):
         kind: Any = type(model)
         model.__class__ = _mixed(kind)
 

@@ -6,18 +6,19 @@ quantise  both at once, on a model that has its weights
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from llmctl.quant import kernels, modules, select
+from llmctl.quant import kernels, modules, select, siblings
 from llmctl.quant.activations import Memo
 from llmctl.quant.experts import QuantExperts, adopt, projections
 from llmctl.quant.methods import Scheme
 from llmctl.quant.modules import QuantEmbedding, QuantLinear
 from llmctl.quant.rounding import round_to
 from llmctl.quant.select import Place, Selection
+from llmctl.quant.siblings import Joint, device_of
 from llmctl.quant.weights import IntWeight, QuantWeight
 
 _WAITING = "_llmctl_waiting"
@@ -34,6 +35,8 @@ class _Target:
     shape: tuple[int, ...]
     """As a checkpoint has it, dense."""
     method: str | None
+    joint: Joint | None = None
+    """Of layers that multiply the same tensor as the module."""
 
 
 @dataclass(slots=True)
@@ -63,6 +66,7 @@ def prepare(model: nn.Module, selection: Selection) -> frozenset[str]:
             waiting.uses[full] = (full,)
     if selection.head in selection.places:
         _take_over_ties(model, selection, waiting)
+    _join(waiting)
     setattr(model, _WAITING, waiting)
     return frozenset(waiting.uses)
 
@@ -129,6 +133,20 @@ def quantise(model: nn.Module, scheme: Scheme, *, dtype: torch.dtype, memo: Memo
         if name not in waiting.filled:
             fill(model, name, weight, dtype=dtype, memo=memo)
     return selection
+
+
+def _join(waiting: _Waiting) -> None:
+    """Make targets that multiply the same tensor wait for each other."""
+    layers = {
+        name.removesuffix(".weight"): target.module
+        for name, target in waiting.targets.items()
+        if isinstance(target.module, QuantLinear) and not target.module.is_transposed
+    }
+    for paths in siblings.find({path: layer.in_features for path, layer in layers.items()}):
+        joint = Joint([layers[path] for path in paths])
+        for path in paths:
+            name = f"{path}.weight"
+            waiting.targets[name] = replace(waiting.targets[name], joint=joint)
 
 
 def _spare_parent(parent: nn.Module) -> None:
@@ -231,8 +249,13 @@ def _fill(
         if method not in rounded:
             rounded[method] = round_to(_rows(weight, module), method)
         weight = rounded[method]
+    if target.joint is not None and isinstance(weight, Tensor):
+        target.joint.part(dtype=dtype, memo=memo)
     if isinstance(module, QuantLinear) and not isinstance(weight, Tensor):
-        module.hold(kernels.build(weight, dtype=dtype, memo=memo), dtype, _device(weight))
+        if target.joint is not None:
+            target.joint.fill(module, weight, dtype=dtype, memo=memo)
+        else:
+            module.hold(kernels.build(weight, dtype=dtype, memo=memo), dtype, device_of(weight))
     elif isinstance(module, QuantEmbedding) and isinstance(weight, IntWeight):
         module.hold(weight, dtype)
     else:
@@ -250,7 +273,7 @@ def _fill_experts(
         kernels.build(_expert(weight, index, target), dtype=dtype, memo=memo)
         for index in range(weight.shape[0])
     ]
-    device = weight.device if isinstance(weight, Tensor) else _device(weight)
+    device = weight.device if isinstance(weight, Tensor) else device_of(weight)
     module.hold(target.name, packed, dtype, device)
 
 
@@ -264,7 +287,3 @@ def _expert(weight: Tensor | QuantWeight, index: int, target: _Target) -> QuantW
 def _rows(weight: Tensor, module: nn.Module) -> Tensor:
     """A dense weight [N, K], as nn.Linear has it."""
     return weight.T.contiguous() if _is_transposed(module) else weight
-
-
-def _device(weight: QuantWeight) -> torch.device:
-    return weight.values.device if isinstance(weight, IntWeight) else weight.codes.device

@@ -48,7 +48,7 @@ def test_text_tells_the_same(llmctl: Llmctl) -> None:
     assert lines[0].startswith(f"llmctl {__version__}  python {platform.python_version()}  ")
     sections = [line for line in lines[1:] if line and not line.startswith(" ")]
     ends = ["places", "untested here"]
-    assert sections == ["libraries", "optional", "devices", "cpu", "quantised kernels", *ends]
+    assert sections == ["libraries", "optional", "devices", "cpu", "kernels", *ends]
     words = [line.split() for line in lines]
     assert ["torch", importlib.metadata.version("torch")] in words
     assert any(line.lstrip().startswith("cpu ") and "GiB free" in line for line in lines)
@@ -213,6 +213,22 @@ def test_a_cuda_path_that_nobody_has_run_is_told_as_such(
     assert states()["torch-fp8"] == off.format("torch-fp8")
     monkeypatch.setenv("LLMCTL_UNTRIED_KERNELS", "all")
     assert "LLMCTL_UNTRIED_KERNELS must be 1 or of torch-int8" in llmctl("doctor").out
+
+
+def test_what_the_engine_attends_with_and_whether_our_own_code_is_compiled_are_told(
+    llmctl: Llmctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMCTL_NATIVE", "off")
+    found = json.loads(llmctl("doctor", "--json").out)["kernels"]
+    assert (found["attention"], found["compiled"]) == (
+        "torch, one sequence at a time",
+        "off (LLMCTL_NATIVE)",
+    )
+    monkeypatch.setenv("LLMCTL_NATIVE", "on")
+    monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.setenv("PATH", "")
+    found = json.loads(llmctl("doctor", "--json").out)["kernels"]
+    assert found["compiled"] == "none without a C compiler: torch takes its place"
 
 
 def test_what_is_not_here_takes_no_more_than_a_line(llmctl: Llmctl, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ SURFACE: dict[str, tuple[list[str], list[str]]] = {
             *("--load-8bit", "--load-4bit", "--quantization --quant"),
             *SPREADING,
             *("--quant-config", "--revision", "--trust-remote-code"),
-            *("--plan", "--adapter-file", "--json", *COMMON),
+            *("--plan", "--engine", "--adapter-file", "--json", *COMMON),
         ],
         [],
     ),
@@ -92,6 +92,13 @@ SURFACE: dict[str, tuple[list[str], list[str]]] = {
     "llmctl bench": (COMMON, []),
     "llmctl bench layers": (
         ["--shape", "--rows", "--method", "--device", "--seconds", "--json", *COMMON],
+        [],
+    ),
+    "llmctl bench engine": (
+        [
+            *("MODEL", "--shape", "--tokenizer", "--dtype", "--batch", "--prefill", "--mix", "--long"),
+            *("--against", "--device", "--trust-remote-code", "--seconds", "--json", *COMMON),
+        ],
         [],
     ),
     "llmctl doctor": (["--json", *COMMON], []),

@@ -317,7 +317,7 @@ def test_a_plan_is_for_the_revision_that_is_named(
     [
         (("--num-gpus", "2"), 2, "--num-gpus is for the plan (add --plan)"),
         (("--cpu-offloading",), 2, "--cpu-offloading is for the plan"),
-        (("--trust-remote-code",), 2, "--trust-remote-code is for the plan"),
+        (("--trust-remote-code",), 2, "--trust-remote-code is for the plan or"),
         (("--plan", "--context", "9"), 2, "--context does not go with --plan"),
         (("--plan", "--device", "cpu", "--num-gpus", "2"), 2, "--num-gpus 2 is for cuda"),
         (("--plan", "--quantization", "awq"), 2, "is not quantised"),

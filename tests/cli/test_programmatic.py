@@ -61,6 +61,13 @@ def test_raw_lines_are_not_templated_and_logprobs_come_along(llmctl: Llmctl) -> 
     assert len(told["logprobs"]) == 2
 
 
+def test_a_line_cannot_ask_for_several_answers(llmctl: Llmctl) -> None:
+    ended = llmctl("chat", "--style", "programmatic", stdin=_lines({"prompt": "x", "n": 2}))
+    (told,) = _told(ended.out)
+    assert told["error"]["message"].startswith("line 1: n is 2, and a line has one answer")
+    assert ended.code == 2
+
+
 def test_a_bad_line_gives_an_error_in_its_place_and_the_rest_goes_on(llmctl: Llmctl) -> None:
     ended = llmctl(
         "chat",

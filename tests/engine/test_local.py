@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from llmctl.core.errors import ContextOverflowError, DoesNotFitError, UsageError
+from llmctl.core.errors import ContextOverflowError, DoesNotFitError, LlmctlError, UsageError
 from llmctl.core.types import (
     ChatRequest,
     CompletionRequest,
@@ -19,6 +20,8 @@ from llmctl.core.types import (
     Message,
     SamplingParams,
 )
+from llmctl.engine import local
+from llmctl.engine.execution.drive import Recorder
 from llmctl.engine.generate import encoder_decoder, jacobi, single
 from llmctl.engine.generate.job import Job
 from llmctl.engine.local import LocalBackend
@@ -49,11 +52,15 @@ def loaded(model: Any = None, **changes: Any) -> LoadedModel:
 
 
 def recorded(model: Any) -> list[list[int]]:
-    """The ids of each call of `model` from now on."""
+    """The ids of each step of `model` from now on."""
     calls: list[list[int]] = []
-    model.register_forward_pre_hook(
-        lambda _, __, options: calls.append(options["input_ids"][0].tolist()), with_kwargs=True
-    )
+
+    def note(_: Any, __: Any, options: Any) -> None:
+        # Not of the token that is run through it to see what it keeps.
+        if not isinstance(options.get("llmctl_step"), Recorder):
+            calls.append(options["input_ids"][0].tolist())
+
+    model.register_forward_pre_hook(note, with_kwargs=True)
     return calls
 
 
@@ -112,15 +119,20 @@ def test_an_answer_streams_as_plain_generation_makes_it() -> None:
 def test_the_first_delta_comes_before_the_last_is_made() -> None:
     model = loaded()
     calls = recorded(model.model)
+    is_read = threading.Event()
 
-    async def work(backend: LocalBackend) -> int:
+    def wait(_: Any, __: Any) -> None:
+        if len(calls) > 1:
+            assert is_read.wait(5)
+
+    async def work(backend: LocalBackend) -> None:
         stream = backend.generate(raw("hi"))
         await anext(stream)
-        num_calls = len(calls)
-        await stream.aclose()
-        return num_calls
+        is_read.set()
+        assert len(await collected(stream)) == 15
 
-    assert run(work, LocalBackend(model)) == 1
+    model.model.register_forward_pre_hook(wait)
+    run(work, LocalBackend(model))
 
 
 def test_two_streams_that_are_open_together_answer_as_if_alone() -> None:
@@ -180,12 +192,11 @@ def test_closing_a_stream_early_stops_the_work() -> None:
     calls = recorded(model.model)
 
     async def work(backend: LocalBackend) -> None:
-        stream = backend.generate(raw("hello"))
+        stream = backend.generate(raw("hello", max_new_tokens=100))
         await anext(stream)
         await stream.aclose()
-        await asyncio.sleep(0.05)
-        assert len(calls) == 1
         assert len(await collected(backend.generate(raw("hello")))) == 16
+        assert len(calls) < 100
 
     run(work, LocalBackend(model))
 
@@ -333,7 +344,7 @@ def test_other_failures_of_torch_are_not_called_lack_of_memory() -> None:
     def fail() -> None:
         raise RuntimeError("shapes do not match")
 
-    with pytest.raises(RuntimeError, match="shapes do not match"):
+    with pytest.raises(LlmctlError, match="the model failed: RuntimeError: shapes do not match"):
         answer(raw("hi"), LocalBackend(loaded(Hungry(fail))))
 
 
@@ -393,6 +404,26 @@ def test_a_context_limit_below_the_models_holds_and_can_be_changed() -> None:
     backend = LocalBackend(loaded(), context_length=20)
     backend.reconfigure(template=None, context_length=None)
     assert finish(answer(raw("x" * 20), backend)).usage.prompt_tokens >= 20
+
+
+def test_a_context_that_cannot_be_had_leaves_the_backend_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = LocalBackend(loaded())
+    before, opening, num_calls = backend.info.context_length, local.open_engine, 0
+
+    def fail_once(*args: Any) -> Any:
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls == 1:
+            raise DoesNotFitError("no memory")
+        return opening(*args)
+
+    monkeypatch.setattr(local, "open_engine", fail_once)
+    with pytest.raises(DoesNotFitError):
+        backend.reconfigure(template=None, context_length=50)
+    assert backend.info.context_length == before
+    assert len(tokens(answer(raw("a", max_new_tokens=3), backend))) == 3
+    with pytest.raises(UsageError, match="at least 1"):
+        backend.reconfigure(template=None, context_length=0)
 
 
 def test_a_context_limit_above_the_models_is_refused() -> None:
@@ -495,3 +526,52 @@ def test_jacobi_decoding_answers_as_plain_generation_in_the_blocks_asked_for() -
 def test_a_model_that_generates_in_an_unknown_way_is_refused_at_once() -> None:
     with pytest.raises(UsageError, match="no way to generate is called 'dreams'"):
         LocalBackend(loaded(generates="dreams"))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "ids", "reason"),
+    [
+        ({}, [tiny.EOS], "stop"),
+        ({"min_tokens": 3}, [5, 5, 5, tiny.EOS], "stop"),
+        ({"ignore_eos": True}, [tiny.EOS] * 6, "length"),
+        ({"ignore_eos": True, "stop_token_ids": (tiny.EOS,)}, [tiny.EOS], "stop"),
+        ({"logit_bias": ((5, 100.0),)}, [5] * 6, "length"),
+    ],
+)
+def test_when_an_answer_may_end_is_for_the_request_to_say(
+    sampling: dict[str, Any], ids: list[int], reason: str
+) -> None:
+    bias = sampling.get("logit_bias", ((tiny.EOS, 100.0),))
+    asked = raw("a", max_new_tokens=6, allowed_token_ids=(5, tiny.EOS), **{"logit_bias": bias, **sampling})
+    backend = LocalBackend(loaded())
+    deltas = answer(asked, backend)
+    assert (tokens(deltas), finish(deltas).reason) == (ids, reason)
+
+
+def test_bad_words_are_not_in_the_answer() -> None:
+    tokenizer = tiny.tokenizer()
+    a, b, c = (tokenizer.encode(each, add_special_tokens=False)[0] for each in "abc")
+    likely = {"logit_bias": ((a, 100.0), (b, 50.0), (c, 20.0)), "max_new_tokens": 4}
+    assert tokens(answer(raw("x", **likely), LocalBackend(loaded()))) == [a] * 4
+    assert tokens(answer(raw("x", **likely, bad_words=("a",)), LocalBackend(loaded()))) == [b] * 4
+    assert tokens(answer(raw("x", **likely, bad_words=("aa", "ab")), LocalBackend(loaded()))) == [a, c, a, c]
+
+
+def test_a_bias_for_a_token_that_the_model_does_not_have_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^logit_bias: token id 5000 is outside the model's vocabulary"):
+        answer(raw("x", logit_bias=((5000, 1.0),)), LocalBackend(loaded()))
+
+
+@pytest.mark.parametrize("make", [loaded, loaded_pair], ids=["causal", "pair"])
+def test_a_closed_backend_says_so(make: Callable[[], LoadedModel]) -> None:
+    async def work(backend: LocalBackend) -> None:
+        stream = backend.generate(raw("a", max_new_tokens=60))
+        await anext(stream)
+        await backend.close()
+        with pytest.raises(UsageError, match="the model was closed"):
+            async for _ in stream:
+                pass
+        with pytest.raises(UsageError, match="the model was closed"):
+            await anext(backend.generate(raw("a")))
+
+    run(work, LocalBackend(make()))

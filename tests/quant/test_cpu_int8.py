@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmctl.quant import cpu_int8
+from llmctl.quant import cpu_int8, rows8
 from llmctl.quant.activations import Memo, quantise
 from llmctl.quant.weights import IntWeight
 from tests.quant.made import distance, int_weight, reference
@@ -13,6 +13,8 @@ from tests.quant.made import distance, int_weight, reference
 FLOATS = [torch.bfloat16, torch.float16, torch.float32]
 
 
+# The first example may compile.
+@settings(deadline=None)
 @given(
     st.sampled_from([1, 2, 5, 16, 33, 64, 70]),
     st.integers(1, 70),
@@ -57,6 +59,16 @@ def test_integers_that_fit_are_multiplied_exactly(is_narrow: bool) -> None:
     assert distance(got, reference(weight, x)) < 1e-6
 
 
+@pytest.fixture(params=["compiled", "torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By our own code, or without a compiler."""
+    if request.param == "torch":
+        monkeypatch.setattr(rows8, "library", lambda: None)
+    elif rows8.library() is None:
+        pytest.skip("there is no C compiler")
+
+
+@pytest.mark.usefixtures("way")
 def test_every_bfloat16_lands_inside_the_8_bits() -> None:
     x = torch.arange(0x80, 0x7F80, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)[:, None]
     for rows, most in ((x, 255), (-x, 1)):
@@ -69,6 +81,7 @@ def test_every_bfloat16_lands_inside_the_8_bits() -> None:
         assert bool(((back - rows[is_normal].float()).abs() <= 0.51 * made.scale[is_normal].float()).all())
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_a_row_of_zeros_gives_the_bias_and_one_with_nan_shows(dtype: torch.dtype) -> None:
     weight, bias = int_weight(8, 6, 40), torch.randn(6).to(dtype)
@@ -78,6 +91,40 @@ def test_a_row_of_zeros_gives_the_bias_and_one_with_nan_shows(dtype: torch.dtype
     assert torch.equal(got[0], bias)
     assert bool(got[1].isnan().all())
     assert bool(got[2].isfinite().all())
+
+
+@pytest.mark.parametrize("is_narrow", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 17), (5, 64), (64, 1000)])
+def test_our_own_code_quantises_as_torch_does(
+    shape: tuple[int, int], dtype: torch.dtype, is_narrow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if rows8.library() is None:
+        pytest.skip("there is no C compiler")
+    # Rows of other sizes, which lie further apart than they are long.
+    x = (torch.randn(shape) * torch.logspace(-3, 3, shape[0])[:, None]).to(dtype)
+    x = torch.cat((x, x), 1)[:, : shape[1]]
+    got = quantise(x, is_narrow=is_narrow)
+    monkeypatch.setattr(rows8, "library", lambda: None)
+    wanted = quantise(x, is_narrow=is_narrow)
+    assert torch.equal(got.scale, wanted.scale)
+    assert got.zero == wanted.zero
+    # Where a number lies in the middle of two, one rounding less may decide.
+    apart = (got.numbers.int() - wanted.numbers.int()).abs()
+    assert int(apart.amax()) <= 1
+    assert float(apart.float().mean()) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_scale_and_bias_are_rounded_once(dtype: torch.dtype, has_bias: bool) -> None:
+    if rows8.library() is None:
+        pytest.skip("there is no C compiler")
+    rows, scales = torch.randn(70, 530).to(dtype), torch.randn(70, 1).to(dtype)
+    bias = torch.randn(1060).to(dtype)[::2] if has_bias else None
+    exact = rows.double() * scales.double() + (0 if bias is None else bias.double())
+    rows8.scale(rows, scales, bias)
+    assert torch.allclose(rows.double(), exact, rtol=torch.finfo(dtype).eps / 1.9, atol=1e-6)
 
 
 def test_a_zero_point_that_values_have_room_for_is_folded_into_them() -> None:

@@ -212,7 +212,8 @@ def test_an_activation_that_changed_in_place_is_quantised_again() -> None:
     x = torch.randn(4, 192)
     before = kernel(x).clone()
     x.mul_(-1)
-    assert torch.equal(kernel(x), -before)
+    # A number in the middle of two is rounded to the same side, whatever its sign.
+    torch.testing.assert_close(kernel(x), -before, rtol=0, atol=0.01 * float(before.abs().max()))
 
 
 def test_in_inference_mode_a_change_in_place_is_seen_too() -> None:
@@ -221,7 +222,7 @@ def test_in_inference_mode_a_change_in_place_is_seen_too() -> None:
         x = torch.randn(4, 192)
         before = kernel(x).clone()
         x.mul_(-1)
-        assert torch.equal(kernel(x), -before)
+        torch.testing.assert_close(kernel(x), -before, rtol=0, atol=0.01 * float(before.abs().max()))
 
 
 def scratch(memo: Memo) -> Tensor:

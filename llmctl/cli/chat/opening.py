@@ -242,7 +242,7 @@ def params_for(backend: "Backend", settings: Settings) -> SamplingParams:
 
 def _log_sampling(backend: "Backend", params: SamplingParams) -> None:
     neutral = SamplingParams()
-    told = {key: getattr(params, key) for key in sampling.KEYS}
+    told = {key: getattr(params, key) for key in sampling.ALL_KEYS}
     said = [
         f"{key} {value}"
         for key, value in told.items()

@@ -66,6 +66,12 @@ class Programmatic:
             )
         except UsageError as error:
             raise UsageError(f"{where}: {error.message}", hint=error.hint) from error
+        if params.n > 1 or params.prompt_logprobs is not None:
+            name = "n" if params.n > 1 else "prompt_logprobs"
+            raise UsageError(
+                f"{where}: {name} is {getattr(params, name)}, and a line has one answer",
+                hint=f"leave {name} out; for several answers give the line several times",
+            )
         reasons = REASONS[self._opener.opening.settings.thinking]
         is_raw = fields.get("raw", self._is_raw)
         if is_raw and "messages" in fields:

@@ -11,6 +11,7 @@ import typer
 from llmctl.cli import loading_flags, options
 from llmctl.cli.console import Console
 from llmctl.cli.logs.display import harmless, write_json
+from llmctl.cli.models.engine_view import engine_facts, engine_rows
 from llmctl.cli.models.families import AdapterFiles, registry
 from llmctl.cli.models.local import quantisation_text
 from llmctl.cli.models.lookup import Found, Lookup
@@ -30,6 +31,10 @@ from llmctl.loading.planning.request import PlanRequest
 from llmctl.loading.readers import reader_of
 
 _KINDS_WITHOUT_CACHE = ("embedding", "reranker")
+_NOT_FOR_ENGINE = (
+    *("is_plan", "memory", "load_8bit", "load_4bit", "quantization"),
+    *("num_gpus", "gpus", "max_gpu_memory", "cpu_offloading"),
+)
 
 
 def show(
@@ -91,6 +96,9 @@ def show(
     is_plan: Annotated[
         bool, typer.Option("--plan", help="Show how it would be loaded, and why, instead.")
     ] = False,
+    is_engine: Annotated[
+        bool, typer.Option("--engine", help="Show how the engine would run it, and why, instead.")
+    ] = False,
     adapter_file: AdapterFiles = None,
     is_json: Json = False,
 ) -> None:
@@ -102,7 +110,11 @@ def show(
     console = console_of(ctx)
     flags, settings = loading_flags.read(ctx.params), settings_of(ctx).with_flags(flags_of(ctx))
     asked = flags.request(settings)
-    given = [*flags.given(settings), *(["--trust-remote-code"] if trust_remote_code else [])]
+    given = [
+        *flags.given(settings),
+        *(["--trust-remote-code"] if trust_remote_code and not is_engine else []),
+    ]
+    _check_engine(ctx, is_engine=is_engine)
     _check(given, is_plan=is_plan, context=context)
     memory_bytes = parse_size(memory, flag="--memory") if memory is not None else None
     folder, formats = _folder(model, revision), flags.formats or {}
@@ -110,6 +122,10 @@ def show(
     about = describe(folder, name=model, formats=formats)
     if found.family is not None:
         asked = replace(asked, row_dtype=found.family.loading.get("dtype"))
+    if is_engine:
+        rows = engine_rows(about, asked, context=context, trust_remote_code=trust_remote_code)
+        _show_engine(console, model, rows, is_json=is_json)
+        return
     if is_plan:
         _check_loads(about.checkpoint, found, formats, trust_remote_code=trust_remote_code)
         _show_plan(console, about, asked, memory_bytes, is_json=is_json)
@@ -150,9 +166,30 @@ def _check(flags: list[str], *, is_plan: bool, context: int | None) -> None:
     for_both = ("--load-8bit", "--load-4bit", "--quant-config")
     for_plan = [flag for flag in flags if flag not in for_both]
     if for_plan and not is_plan:
-        raise UsageError(f"{for_plan[0]} is for the plan", hint="add --plan")
+        views = "the plan or the engine's view" if for_plan[0] == "--trust-remote-code" else "the plan"
+        hint = "add --plan or --engine" if " or " in views else "add --plan"
+        raise UsageError(f"{for_plan[0]} is for {views}", hint=hint)
     if context is not None and is_plan:
         raise UsageError("--context does not go with --plan, which counts the weights", hint="drop one")
+
+
+def _check_engine(ctx: typer.Context, *, is_engine: bool) -> None:
+    """Refuse what the engine's view would not look at."""
+    if not is_engine:
+        return
+    for name in _NOT_FOR_ENGINE:
+        if ctx.params[name]:
+            flag = "--plan" if name == "is_plan" else f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} does not go with --engine, which looks at no weight", hint="drop one")
+
+
+def _show_engine(console: Console, model: str, rows: list[tuple[str, str]], *, is_json: bool) -> None:
+    if is_json:
+        write_json(console, {"name": model, "engine": engine_facts(rows)})
+        return
+    console.line(harmless(model))
+    for line in _rows(rows):
+        console.line(harmless(line))
 
 
 def _check_loads(

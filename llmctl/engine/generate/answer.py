@@ -1,7 +1,7 @@
 """New tokens into deltas: text, stop strings, the reason to end, usage and times; the same for all ways."""
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from llmctl.core.types import Candidate, Delta, Finish, FinishReason, Timings, TokenLogprob, Usage
 from llmctl.engine.detokenize import Detokenizer, StopStrings, Vocabulary
 from llmctl.engine.generate.job import Job
-from llmctl.engine.sampler import likeliest
+from llmctl.engine.generate.sampler import likeliest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,9 @@ class NewToken:
     logprob: TokenLogprob | None = None
     """When the request asks."""
     is_forced_end: bool = False
-    """Whether it ends the answer only because the answer has its full length."""
+    """Whether it is an end token that nobody chose: the answer has its full length."""
+    is_last: bool = False
+    """Whether there is no room for a further one."""
 
 
 def stream(vocabulary: Vocabulary, job: Job, tokens: Iterator[NewToken]) -> Generator[Delta, None, None]:
@@ -28,41 +30,64 @@ def stream(vocabulary: Vocabulary, job: Job, tokens: Iterator[NewToken]) -> Gene
 
     A token is asked for when its delta is. Closing the stream drops `tokens`.
     """
-    started = time.perf_counter()
-    text = _AnswerText(vocabulary, job)
-    first_token_s = 0.0
-    for count, token in enumerate(tokens, start=1):
-        now = time.perf_counter() - started
-        first_token_s = first_token_s or now
-        piece, reason = text.push(token.token_id), _reason_to_end(job, text, token, count)
-        finish = None
-        if reason is not None:
-            piece += text.finish()
-            finish = Finish(
-                # The last held characters may complete a stop string.
-                reason="stop" if text.is_stopped else reason,
-                usage=Usage(prompt_tokens=len(job.prompt_ids), completion_tokens=count),
-                timings=Timings(first_token_s=first_token_s, total_s=now),
-            )
-        logprobs = (token.logprob,) if token.logprob else ()
-        yield Delta(text=piece, token_ids=(token.token_id,), logprobs=logprobs, finish=finish)
-        if finish is not None:
+    answer = Answer(vocabulary, job)
+    for token in tokens:
+        delta = answer.push(token)
+        yield delta
+        if delta.finish is not None:
             return
+
+
+class Answer:
+    """What has been generated for a job; its clock runs from the beginning."""
+
+    def __init__(self, vocabulary: Vocabulary, job: Job) -> None:
+        self._job = job
+        self._text = _AnswerText(vocabulary, job)
+        self._started = time.perf_counter()
+        self._first_token_s = 0.0
+        self._num_tokens = 0
+
+    def push(self, token: NewToken) -> Delta:
+        """The delta of the next token; when it carries `finish` there must be no further one."""
+        self._first_token_s = self._first_token_s or time.perf_counter() - self._started
+        self._num_tokens += 1
+        piece, finish = self._text.push(token.token_id), None
+        reason = _reason_to_end(self._job, self._text, token, self._num_tokens)
+        if reason is not None:
+            piece += self._text.finish()
+            # The last held characters may complete a stop string.
+            finish = self._finish("stop" if self._text.is_stopped else reason)
+        logprobs = (token.logprob,) if token.logprob else ()
+        return Delta(text=piece, token_ids=(token.token_id,), logprobs=logprobs, finish=finish)
+
+    def end(self) -> Delta:
+        """The only delta of an answer without any token."""
+        return Delta(finish=self._finish("length"))
+
+    def _finish(self, reason: FinishReason) -> Finish:
+        usage = Usage(prompt_tokens=len(self._job.prompt_ids), completion_tokens=self._num_tokens)
+        total_s = time.perf_counter() - self._started
+        timings = Timings(first_token_s=self._first_token_s or total_s, total_s=total_s)
+        return Finish(reason=reason, usage=usage, timings=timings)
 
 
 def token_logprob(
     vocabulary: Vocabulary, logits: Tensor, token_id: int, count: int | None
 ) -> TokenLogprob | None:
     """The log-probability of `token_id` under `logits` [V] and of the `count` likeliest; None for None."""
-    if count is None:
-        return None
-    candidates = [
+    return None if count is None else named(vocabulary, likeliest(logits, token_id, count))
+
+
+def named(vocabulary: Vocabulary, logprobs: Sequence[tuple[int, float]]) -> TokenLogprob:
+    """(id, log-probability) of the chosen token and then of the likeliest, with their texts."""
+    chosen, *top = (
         Candidate(
             token_id=each, token=vocabulary.decode([each], clean_up_tokenization_spaces=False), logprob=value
         )
-        for each, value in likeliest(logits, token_id, count)
-    ]
-    return TokenLogprob(chosen=candidates[0], top=tuple(candidates[1:]))
+        for each, value in logprobs
+    )
+    return TokenLogprob(chosen=chosen, top=tuple(top))
 
 
 class _AnswerText:
@@ -91,4 +116,4 @@ def _reason_to_end(job: Job, text: _AnswerText, token: NewToken, count: int) -> 
         return "stop"
     if token.token_id in job.end_ids and not token.is_forced_end:
         return "stop"
-    return "length" if count >= job.max_new_tokens else None
+    return "length" if token.is_last or count >= job.max_new_tokens else None

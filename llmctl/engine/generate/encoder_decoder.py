@@ -19,8 +19,8 @@ from llmctl.engine.detokenize import Vocabulary
 from llmctl.engine.generate import answer
 from llmctl.engine.generate.answer import NewToken, token_logprob
 from llmctl.engine.generate.job import Job
+from llmctl.engine.generate.sampler import Sampler
 from llmctl.engine.generate.stepper import Stepper, is_of_transformers
-from llmctl.engine.sampler import Sampler
 from llmctl.loading.architecture import repeats_prompt
 
 
@@ -41,7 +41,11 @@ def _tokens(model: Any, vocabulary: Vocabulary, job: Job) -> Iterator[NewToken]:
     )
     logits = step(start_ids)
     rules = _rules(model)
-    sampler = Sampler(job.sampling, start_ids, len(logits))
+    sampling = job.sampling
+    if rules.last_ids:
+        # The end that comes at full length is nobody's choice.
+        sampling = replace(sampling, min_tokens=min(sampling.min_tokens, job.max_new_tokens - 1))
+    sampler = Sampler(sampling, start_ids, len(logits), end_ids=job.end_ids, bad_words=job.bad_words)
     for count in itertools.count(1):
         is_last = count == job.max_new_tokens and bool(rules.last_ids)
         # A decoder that was given more than its start token has its beginning already.

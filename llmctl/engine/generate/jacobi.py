@@ -18,8 +18,8 @@ from llmctl.engine.detokenize import Vocabulary
 from llmctl.engine.generate import answer, single
 from llmctl.engine.generate.answer import NewToken, token_logprob
 from llmctl.engine.generate.job import Job
+from llmctl.engine.generate.sampler import GREEDY_BELOW, Sampler
 from llmctl.engine.generate.stepper import CACHE_NAMES, is_of_transformers
-from llmctl.engine.sampler import GREEDY_BELOW, Sampler
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,11 @@ def _tokens(model: Any, vocabulary: Vocabulary, job: Job) -> Iterator[NewToken]:
         guesses = guesser.completed(predicted, min(job.block_length, num_left) - 1)
         logits = check(unfed, guesses)
         sampler = sampler or Sampler(
-            job.sampling, torch.tensor(job.prompt_ids, device=logits.device), logits.shape[-1]
+            job.sampling,
+            torch.tensor(job.prompt_ids, device=logits.device),
+            logits.shape[-1],
+            end_ids=job.end_ids,
+            bad_words=job.bad_words,
         )
         num_new = 0
         for row in logits:

@@ -19,6 +19,8 @@ class Job:
     """Tokens that end the answer, the model's own and the request's."""
     max_new_tokens: int
     """At least 1; prompt and answer together fit into the context, or each into its own."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Sequences of tokens that the answer must not hold."""
     is_continuation: bool = False
     """Whether the answer goes on from the prompt's text instead of standing by itself."""
     block_length: int = BLOCK_LENGTH

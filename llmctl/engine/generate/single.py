@@ -13,8 +13,8 @@ from llmctl.engine.detokenize import Vocabulary
 from llmctl.engine.generate import answer
 from llmctl.engine.generate.answer import NewToken, token_logprob
 from llmctl.engine.generate.job import Job
+from llmctl.engine.generate.sampler import Sampler
 from llmctl.engine.generate.stepper import Stepper
-from llmctl.engine.sampler import Sampler
 
 
 def generate(model: Any, vocabulary: Vocabulary, job: Job) -> Generator[Delta, None, None]:
@@ -29,7 +29,7 @@ def _tokens(model: Any, vocabulary: Vocabulary, job: Job) -> Iterator[NewToken]:
     step = Stepper(model)
     prompt_ids = torch.tensor(job.prompt_ids, device=model.device)
     logits = step(prompt_ids)
-    sampler = Sampler(job.sampling, prompt_ids, len(logits))
+    sampler = Sampler(job.sampling, prompt_ids, len(logits), end_ids=job.end_ids, bad_words=job.bad_words)
     while True:
         token_id = sampler.sample(logits)
         logprob = token_logprob(vocabulary, logits, token_id, job.sampling.logprobs)

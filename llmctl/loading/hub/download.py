@@ -122,6 +122,8 @@ def _choose(repo_id: str, files: Mapping[str, RemoteFile], gguf: str | None) -> 
         return [files[choose_gguf(repo_id, root, gguf)]]
     contents.refuse_unusable(repo_id, root)
     names = contents.small_names(root)
+    if contents.MODULES in root:
+        names += contents.module_names(files)
     if contents.CONFIG in root:
         names += contents.weight_names(root)
     return [files[name] for name in names]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmctl.core.errors import UsageError
-from llmctl.core.sampling import KEYS
+from llmctl.core.sampling import ALL_KEYS
 from llmctl.core.types import ChatRequest, CompletionRequest, GenerationRequest, SamplingParams
 
 Body = dict[str, Any]
@@ -93,11 +93,13 @@ def _completion(request: CompletionRequest) -> Body:
 def _chosen(params: SamplingParams) -> Body:
     neutral = SamplingParams()
     chosen: Body = {}
-    for key in KEYS:
+    for key in ALL_KEYS:
         value = getattr(params, key)
         is_said = key in params.given or value != getattr(neutral, key)
         if is_said and value is not None and value != ():
             chosen[key] = list(value) if isinstance(value, tuple) else value
+    if "logit_bias" in chosen:
+        chosen["logit_bias"] = dict(params.logit_bias)
     if "max_new_tokens" in chosen:
         chosen["max_tokens"] = chosen.pop("max_new_tokens")
     return chosen

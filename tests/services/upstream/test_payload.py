@@ -38,6 +38,12 @@ def chat_body(**given: Any) -> dict[str, Any]:
         ({"seed": 0}, {"seed": 0}),
         ({"max_new_tokens": 9}, {"max_tokens": 9}),
         ({"stop": ("a", "b"), "stop_token_ids": (1, 2)}, {"stop": ["a", "b"], "stop_token_ids": [1, 2]}),
+        ({"n": 2, "min_tokens": 3, "ignore_eos": True}, {"n": 2, "min_tokens": 3, "ignore_eos": True}),
+        ({"logit_bias": ((5, 1.5), (7, -2.0))}, {"logit_bias": {5: 1.5, 7: -2.0}}),
+        (
+            {"bad_words": ("a",), "allowed_token_ids": (1, 2)},
+            {"bad_words": ["a"], "allowed_token_ids": [1, 2]},
+        ),
         ({"logprobs": 0}, {"logprobs": True, "top_logprobs": 0}),
         ({"logprobs": 3}, {"logprobs": True, "top_logprobs": 3}),
     ],

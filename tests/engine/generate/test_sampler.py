@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmctl.core.errors import BadFileError
 from llmctl.core.types import SamplingParams
-from llmctl.engine.sampler import Sampler, likeliest
+from llmctl.engine.generate.sampler import Sampler, likeliest
 
 LOGITS = (2.0, 1.0, 0.5, 0.0, -1.0, -3.0)
 
