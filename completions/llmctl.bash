@@ -5,7 +5,7 @@
 _llmctl_command() {
     case $1 in
         'llmctl')
-            commands='chat models logs config bench doctor completions'
+            commands='chat models logs config bench serve doctor completions'
             flags='--version -V -v --verbose -q --quiet --debug --color -h --help'
             places=() many=
             ;;
@@ -85,7 +85,7 @@ _llmctl_command() {
             places=() many=
             ;;
         'llmctl bench')
-            commands='layers engine'
+            commands='layers engine serve'
             flags='-v --verbose -q --quiet --debug --color -h --help'
             places=() many=
             ;;
@@ -98,6 +98,51 @@ _llmctl_command() {
             commands=''
             flags='--shape --tokenizer --dtype --batch --prefill --mix --long --against --device --trust-remote-code --seconds --json -v --verbose -q --quiet --debug --color -h --help'
             places=('@models @folders') many=
+            ;;
+        'llmctl bench serve')
+            commands=''
+            flags='--url --model --api-key-file --timeout --against --against-model --against-api-key-file --concurrency --rate --requests --mix --prompts --max-tokens --endpoint --seed --json -v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl serve')
+            commands='up ps stop worker controller api status'
+            flags='-v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl serve up')
+            commands=''
+            flags='--workers --apart --host --port --controller-port --api-key-file --allowed-origin --timeout --dispatch-method --drain --detach --template --task --adapter-file --max-running --max-waiting --max-step-tokens --kv-memory --no-prefix-cache --seed --device --dtype --load-8bit --load-4bit --quantization --num-gpus --gpus --max-gpu-memory --cpu-offloading --quant-config --context --revision --trust-remote-code --json -v --verbose -q --quiet --debug --color -h --help'
+            places=('@models @folders') many=1
+            ;;
+        'llmctl serve ps')
+            commands=''
+            flags='--json -v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl serve stop')
+            commands=''
+            flags='--all --now --json -v --verbose -q --quiet --debug --color -h --help'
+            places=('') many=
+            ;;
+        'llmctl serve worker')
+            commands=''
+            flags='--model --template --task --adapter-file --host --port --api-key-file --drain --controller --token-file --worker-address --max-running --max-waiting --max-step-tokens --kv-memory --no-prefix-cache --seed --device --dtype --load-8bit --load-4bit --quantization --num-gpus --gpus --max-gpu-memory --cpu-offloading --quant-config --context --revision --trust-remote-code -v --verbose -q --quiet --debug --color -h --help'
+            places=('@models @folders') many=
+            ;;
+        'llmctl serve controller')
+            commands=''
+            flags='--host --port --token-file --dispatch-method --interval -v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl serve api')
+            commands=''
+            flags='--controller --host --port --api-key-file --token-file --open --allowed-origin --timeout --drain --dispatch-method -v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl serve status')
+            commands=''
+            flags='--controller --token-file --watch --json -v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
             ;;
         'llmctl doctor')
             commands=''
@@ -258,6 +303,85 @@ _llmctl_value() {
                 --long) offers='waiting context generation all none' ;;
                 --against) offers='transformers' ;;
                 --device) offers='auto cuda xpu npu mps cpu' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl bench serve')
+            case $2 in
+                --url | --model | --timeout | --against | --against-model | --concurrency | --rate | --requests | --mix | --max-tokens | --seed) offers='' ;;
+                --api-key-file | --against-api-key-file | --prompts) offers='@files' ;;
+                --endpoint) offers='completions chat' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl serve')
+            case $2 in
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl serve up')
+            case $2 in
+                --workers | --host | --port | --controller-port | --allowed-origin | --timeout | --drain | --max-running | --max-waiting | --max-step-tokens | --kv-memory | --seed | --num-gpus | --gpus | --max-gpu-memory | --quant-config | --context | --revision) offers='' ;;
+                --api-key-file | --template | --adapter-file) offers='@files' ;;
+                --dispatch-method) offers='least-wait lottery prefix' ;;
+                --task) offers='auto generate embed classify' ;;
+                --device) offers='auto cuda xpu npu mps cpu' ;;
+                --dtype) offers='auto float32 bfloat16 float16' ;;
+                --quantization) offers='int8 int4 nf4 fp4 none' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl serve ps')
+            case $2 in
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl serve stop')
+            case $2 in
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl serve worker')
+            case $2 in
+                --model) offers='@models @folders' ;;
+                --template | --adapter-file | --api-key-file | --token-file) offers='@files' ;;
+                --task) offers='auto generate embed classify' ;;
+                --host | --port | --drain | --controller | --worker-address | --max-running | --max-waiting | --max-step-tokens | --kv-memory | --seed | --num-gpus | --gpus | --max-gpu-memory | --quant-config | --context | --revision) offers='' ;;
+                --device) offers='auto cuda xpu npu mps cpu' ;;
+                --dtype) offers='auto float32 bfloat16 float16' ;;
+                --quantization) offers='int8 int4 nf4 fp4 none' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl serve controller')
+            case $2 in
+                --host | --port | --interval) offers='' ;;
+                --token-file) offers='@files' ;;
+                --dispatch-method) offers='least-wait lottery prefix' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl serve api')
+            case $2 in
+                --controller | --host | --port | --allowed-origin | --timeout | --drain) offers='' ;;
+                --api-key-file | --token-file) offers='@files' ;;
+                --dispatch-method) offers='least-wait lottery prefix' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl serve status')
+            case $2 in
+                --controller) offers='' ;;
+                --token-file) offers='@files' ;;
                 --color) offers='auto always never' ;;
                 *) return 1 ;;
             esac

@@ -60,6 +60,15 @@ function __llmctl_is_command
             'llmctl/bench' \
             'llmctl/bench/layers' \
             'llmctl/bench/engine' \
+            'llmctl/bench/serve' \
+            'llmctl/serve' \
+            'llmctl/serve/up' \
+            'llmctl/serve/ps' \
+            'llmctl/serve/stop' \
+            'llmctl/serve/worker' \
+            'llmctl/serve/controller' \
+            'llmctl/serve/api' \
+            'llmctl/serve/status' \
             'llmctl/doctor' \
             'llmctl/completions'
             return 0
@@ -73,7 +82,8 @@ function __llmctl_is_group
             'llmctl/models' \
             'llmctl/logs' \
             'llmctl/config' \
-            'llmctl/bench'
+            'llmctl/bench' \
+            'llmctl/serve'
             return 0
     end
     return 1
@@ -185,6 +195,97 @@ function __llmctl_takes_value
             'llmctl/bench/engine --device' \
             'llmctl/bench/engine --seconds' \
             'llmctl/bench/engine --color' \
+            'llmctl/bench/serve --url' \
+            'llmctl/bench/serve --model' \
+            'llmctl/bench/serve --api-key-file' \
+            'llmctl/bench/serve --timeout' \
+            'llmctl/bench/serve --against' \
+            'llmctl/bench/serve --against-model' \
+            'llmctl/bench/serve --against-api-key-file' \
+            'llmctl/bench/serve --concurrency' \
+            'llmctl/bench/serve --rate' \
+            'llmctl/bench/serve --requests' \
+            'llmctl/bench/serve --mix' \
+            'llmctl/bench/serve --prompts' \
+            'llmctl/bench/serve --max-tokens' \
+            'llmctl/bench/serve --endpoint' \
+            'llmctl/bench/serve --seed' \
+            'llmctl/bench/serve --color' \
+            'llmctl/serve --color' \
+            'llmctl/serve/up --workers' \
+            'llmctl/serve/up --host' \
+            'llmctl/serve/up --port' \
+            'llmctl/serve/up --controller-port' \
+            'llmctl/serve/up --api-key-file' \
+            'llmctl/serve/up --allowed-origin' \
+            'llmctl/serve/up --timeout' \
+            'llmctl/serve/up --dispatch-method' \
+            'llmctl/serve/up --drain' \
+            'llmctl/serve/up --template' \
+            'llmctl/serve/up --task' \
+            'llmctl/serve/up --adapter-file' \
+            'llmctl/serve/up --max-running' \
+            'llmctl/serve/up --max-waiting' \
+            'llmctl/serve/up --max-step-tokens' \
+            'llmctl/serve/up --kv-memory' \
+            'llmctl/serve/up --seed' \
+            'llmctl/serve/up --device' \
+            'llmctl/serve/up --dtype' \
+            'llmctl/serve/up --quantization' \
+            'llmctl/serve/up --num-gpus' \
+            'llmctl/serve/up --gpus' \
+            'llmctl/serve/up --max-gpu-memory' \
+            'llmctl/serve/up --quant-config' \
+            'llmctl/serve/up --context' \
+            'llmctl/serve/up --revision' \
+            'llmctl/serve/up --color' \
+            'llmctl/serve/ps --color' \
+            'llmctl/serve/stop --color' \
+            'llmctl/serve/worker --model' \
+            'llmctl/serve/worker --template' \
+            'llmctl/serve/worker --task' \
+            'llmctl/serve/worker --adapter-file' \
+            'llmctl/serve/worker --host' \
+            'llmctl/serve/worker --port' \
+            'llmctl/serve/worker --api-key-file' \
+            'llmctl/serve/worker --drain' \
+            'llmctl/serve/worker --controller' \
+            'llmctl/serve/worker --token-file' \
+            'llmctl/serve/worker --worker-address' \
+            'llmctl/serve/worker --max-running' \
+            'llmctl/serve/worker --max-waiting' \
+            'llmctl/serve/worker --max-step-tokens' \
+            'llmctl/serve/worker --kv-memory' \
+            'llmctl/serve/worker --seed' \
+            'llmctl/serve/worker --device' \
+            'llmctl/serve/worker --dtype' \
+            'llmctl/serve/worker --quantization' \
+            'llmctl/serve/worker --num-gpus' \
+            'llmctl/serve/worker --gpus' \
+            'llmctl/serve/worker --max-gpu-memory' \
+            'llmctl/serve/worker --quant-config' \
+            'llmctl/serve/worker --context' \
+            'llmctl/serve/worker --revision' \
+            'llmctl/serve/worker --color' \
+            'llmctl/serve/controller --host' \
+            'llmctl/serve/controller --port' \
+            'llmctl/serve/controller --token-file' \
+            'llmctl/serve/controller --dispatch-method' \
+            'llmctl/serve/controller --interval' \
+            'llmctl/serve/controller --color' \
+            'llmctl/serve/api --controller' \
+            'llmctl/serve/api --host' \
+            'llmctl/serve/api --port' \
+            'llmctl/serve/api --api-key-file' \
+            'llmctl/serve/api --token-file' \
+            'llmctl/serve/api --allowed-origin' \
+            'llmctl/serve/api --timeout' \
+            'llmctl/serve/api --drain' \
+            'llmctl/serve/api --dispatch-method' \
+            'llmctl/serve/api --color' \
+            'llmctl/serve/status --controller' \
+            'llmctl/serve/status --token-file' \
+            'llmctl/serve/status --color' \
             'llmctl/doctor --color' \
             'llmctl/completions --color'
                 # In the middle of short flags in one word the value is the rest of it.
@@ -246,6 +347,7 @@ complete -c llmctl -n '__llmctl_at llmctl 0' -a models -d 'List, match, show, do
 complete -c llmctl -n '__llmctl_at llmctl 0' -a logs -d 'Look at past conversations, export or delete them'
 complete -c llmctl -n '__llmctl_at llmctl 0' -a config -d 'Look at the settings'
 complete -c llmctl -n '__llmctl_at llmctl 0' -a bench -d 'Measure speed on this machine'
+complete -c llmctl -n '__llmctl_at llmctl 0' -a serve -d 'Serve models to OpenAI clients: a worker alone, or a fleet'
 complete -c llmctl -n '__llmctl_at llmctl 0' -a doctor -d 'Say what llmctl finds on this machine'
 complete -c llmctl -n '__llmctl_at llmctl 0' -a completions -d 'Print the completion script of a shell'
 complete -c llmctl -n '__llmctl_at llmctl' -l version -s V -d 'Print the version'
@@ -477,6 +579,7 @@ complete -c llmctl -n '__llmctl_at llmctl/config/show' -s h -l help -d 'Show the
 # llmctl bench
 complete -c llmctl -n '__llmctl_at llmctl/bench 0' -a layers -d 'Time quantised layers against dense ones, over one block of a model'
 complete -c llmctl -n '__llmctl_at llmctl/bench 0' -a engine -d 'Time the engine: decode, prefill, many clients, memory'
+complete -c llmctl -n '__llmctl_at llmctl/bench 0' -a serve -d 'Time a server under load: first token, inter-token, throughput'
 complete -c llmctl -n '__llmctl_at llmctl/bench' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
 complete -c llmctl -n '__llmctl_at llmctl/bench' -s q -l quiet -d 'Errors only on stderr'
 complete -c llmctl -n '__llmctl_at llmctl/bench' -l debug -d 'Show a traceback with an error'
@@ -515,6 +618,181 @@ complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -s q -l quiet -d 'Errors
 complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -l debug -d 'Show a traceback with an error'
 complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
 complete -c llmctl -n '__llmctl_at llmctl/bench/engine' -s h -l help -d 'Show the help'
+
+# llmctl bench serve
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l url -x -d 'The server: OpenAI-compatible'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l model -x -d 'Its model; else its first'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l api-key-file -rF -d 'File with its key; else LLMCTL_API_KEY or OPENAI_API_KEY'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l timeout -x -d 'Silence after which it is given up; 60 if not set'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l against -x -d 'Then put the same load on this one, and tell the ratio'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l against-model -x -d 'What the model is called there; else as --model says'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l against-api-key-file -rF -d 'File with the key of that one; else the variables'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l concurrency -x -d 'Clients that come back when they have their answer; 16 if not set'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l rate -x -d 'Instead: so many requests a second, whether or not the server keeps up'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l requests -x -d 'How many; if not set 4 of a client, or 64'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l mix -x -d 'Tokens of random prompts and of answers; 115:48 if not set'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l prompts -rF -d 'Real prompts: one a line, or lines of JSON with "prompt" or "messages"'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l max-tokens -x -d 'Tokens of an answer to --prompts; 128 if not set'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l endpoint -x -a 'completions chat' -d 'Where to ask; else completions, and chat for --prompts'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l seed -x -d 'Of the moments of --rate'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/bench/serve' -s h -l help -d 'Show the help'
+
+# llmctl serve
+complete -c llmctl -n '__llmctl_at llmctl/serve 0' -a up -d 'Start a whole fleet on this machine, and watch over it'
+complete -c llmctl -n '__llmctl_at llmctl/serve 0' -a ps -d 'List the fleets that run on this machine'
+complete -c llmctl -n '__llmctl_at llmctl/serve 0' -a stop -d 'Stop a fleet of this machine'
+complete -c llmctl -n '__llmctl_at llmctl/serve 0' -a worker -d 'Serve models to OpenAI clients, by itself or as a part of a fleet'
+complete -c llmctl -n '__llmctl_at llmctl/serve 0' -a controller -d 'Keep the table of a fleet: who serves what, and how busy it is'
+complete -c llmctl -n '__llmctl_at llmctl/serve 0' -a api -d 'Serve OpenAI clients from the workers of a fleet'
+complete -c llmctl -n '__llmctl_at llmctl/serve 0' -a status -d 'Show the workers of a fleet, their models and their load'
+complete -c llmctl -n '__llmctl_at llmctl/serve' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/serve' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/serve' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/serve' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/serve' -s h -l help -d 'Show the help'
+
+# llmctl serve up
+complete -c llmctl -n '__llmctl_at llmctl/serve/up 0+' -a '(__llmctl_offer @models @folders)'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l workers -x -d 'Processes for each model; 1: one for all models together'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l apart -d 'With one worker too, a process for each model'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l host -x -d 'Where to listen; 0.0.0.0 is everywhere, and asks for a key or token'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l port -x -d '0 is one that is free'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l controller-port -x -d 'Of the controller; 0 is one that is free'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l api-key-file -rF -d 'Keys of clients, one a line, plain or sha256:HEX; repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l allowed-origin -x -d 'Web pages from there may ask, \'*\' is all; repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l timeout -x -d 'How long a worker may be silent in an answer; 600 if not set'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l dispatch-method -x -a 'least-wait lottery prefix' -d 'Which worker takes a request: the least expected wait, a draw by free places, or the one that has the prompt\'s beginning cached'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l drain -x -d 'How long open requests may go on at the end'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l detach -d 'Return when all is served; llmctl serve stop ends the fleet'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l template -rF -d 'Chat template instead of the model\'s; of several models MODEL=FILE|NAME'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l task -x -a 'auto generate embed classify' -d 'What a model is to do, auto: by its files; of several models MODEL=TASK'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l adapter-file -rF -d 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l max-running -x -d 'Requests that run at once in each worker; left out, as suits the device'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l max-waiting -x -d 'Requests that may wait in each worker, 512 if not set; more are told 429'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l max-step-tokens -x -d 'Tokens that are computed together; left out, as suits the device'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l kv-memory -x -d 'Memory for keys and values of each model: 4GiB; left out, what is free'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l no-prefix-cache -d 'Compute what prompts have in common anew'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l seed -x -d 'The same seed gives the same answer'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l device -x -a 'auto cuda xpu npu mps cpu' -d 'Where the model runs; auto is the best there is'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l dtype -x -a 'auto float32 bfloat16 float16' -d 'Numbers that it computes in'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l load-8bit -d 'Pack the weights into 8 bits while they load'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l load-4bit -d 'Pack them into 4 bits, the way that is fastest here'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l quantization -x -a 'int8 int4 nf4 fp4 none' -d 'Pack them so, or the format that the checkpoint must have (gptq, awq, ...); none: as it is stored'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l num-gpus -x -d 'Spread the model over so many GPUs; 1 if not set'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l gpus -x -d 'Use these GPUs: 0,2'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l max-gpu-memory -x -d 'Most weights on each GPU: 20GiB'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l cpu-offloading -d 'Keep packed weights that no GPU has room for on the CPU'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l quant-config -x -d 'What a quantised checkpoint should have said of itself, such as bits=4; repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l context -x -d 'Limit on prompt and answer together; left out, the model\'s'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l revision -x -d 'Branch, tag or commit on the hub'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l trust-remote-code -d 'Run Python code of the model\'s repository'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -s h -l help -d 'Show the help'
+
+# llmctl serve ps
+complete -c llmctl -n '__llmctl_at llmctl/serve/ps' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/serve/ps' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/serve/ps' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/serve/ps' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/serve/ps' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/serve/ps' -s h -l help -d 'Show the help'
+
+# llmctl serve stop
+complete -c llmctl -n '__llmctl_at llmctl/serve/stop' -l all -d 'End all fleets of this machine'
+complete -c llmctl -n '__llmctl_at llmctl/serve/stop' -l now -d 'Do not wait for open requests'
+complete -c llmctl -n '__llmctl_at llmctl/serve/stop' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/serve/stop' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/serve/stop' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/serve/stop' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/serve/stop' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/serve/stop' -s h -l help -d 'Show the help'
+
+# llmctl serve worker
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker 0' -a '(__llmctl_offer @models @folders)'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l model -x -a '(__llmctl_offer @models @folders)' -d 'A further model; A,B=MODEL has two names'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l template -rF -d 'Chat template instead of the model\'s; of several models MODEL=FILE|NAME'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l task -x -a 'auto generate embed classify' -d 'What a model is to do, auto: by its files; of several models MODEL=TASK'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l adapter-file -rF -d 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l host -x -d 'Where to listen; 0.0.0.0 is everywhere, and asks for a key or token'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l port -x -d '0 is one that is free'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l api-key-file -rF -d 'Keys of clients, one a line, plain or sha256:HEX; repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l drain -x -d 'How long open requests may go on at the end'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l controller -x -d 'Report to this controller; repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l token-file -rF -d 'File with the token of the fleet; else LLMCTL_CLUSTER_TOKEN_FILE names it'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l worker-address -x -d 'Where gateways reach this worker; left out, where it listens'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l max-running -x -d 'Requests that run at once; left out, as suits the device'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l max-waiting -x -d 'Requests that may wait; more are told 429'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l max-step-tokens -x -d 'Tokens that are computed together; left out, as suits the device'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l kv-memory -x -d 'Memory for keys and values of each model: 4GiB; left out, what is free'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l no-prefix-cache -d 'Compute what prompts have in common anew each time'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l seed -x -d 'The same seed gives the same answer'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l device -x -a 'auto cuda xpu npu mps cpu' -d 'Where the model runs; auto is the best there is'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l dtype -x -a 'auto float32 bfloat16 float16' -d 'Numbers that it computes in'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l load-8bit -d 'Pack the weights into 8 bits while they load'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l load-4bit -d 'Pack them into 4 bits, the way that is fastest here'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l quantization -x -a 'int8 int4 nf4 fp4 none' -d 'Pack them so, or the format that the checkpoint must have (gptq, awq, ...); none: as it is stored'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l num-gpus -x -d 'Spread the model over so many GPUs; 1 if not set'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l gpus -x -d 'Use these GPUs: 0,2'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l max-gpu-memory -x -d 'Most weights on each GPU: 20GiB'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l cpu-offloading -d 'Keep packed weights that no GPU has room for on the CPU'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l quant-config -x -d 'What a quantised checkpoint should have said of itself, such as bits=4; repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l context -x -d 'Limit on prompt and answer together; left out, the model\'s'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l revision -x -d 'Branch, tag or commit on the hub'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l trust-remote-code -d 'Run Python code of the model\'s repository'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -s h -l help -d 'Show the help'
+
+# llmctl serve controller
+complete -c llmctl -n '__llmctl_at llmctl/serve/controller' -l host -x -d 'Where to listen; 0.0.0.0 is everywhere, and asks for a key or token'
+complete -c llmctl -n '__llmctl_at llmctl/serve/controller' -l port -x -d '0 is one that is free'
+complete -c llmctl -n '__llmctl_at llmctl/serve/controller' -l token-file -rF -d 'File with the token of the fleet; else LLMCTL_CLUSTER_TOKEN_FILE names it'
+complete -c llmctl -n '__llmctl_at llmctl/serve/controller' -l dispatch-method -x -a 'least-wait lottery prefix' -d 'Which worker takes a request: the least expected wait, a draw by free places, or the one that has the prompt\'s beginning cached'
+complete -c llmctl -n '__llmctl_at llmctl/serve/controller' -l interval -x -d 'Between two reports of a worker; three that are missed take it out'
+complete -c llmctl -n '__llmctl_at llmctl/serve/controller' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/serve/controller' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/serve/controller' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/serve/controller' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/serve/controller' -s h -l help -d 'Show the help'
+
+# llmctl serve api
+complete -c llmctl -n '__llmctl_at llmctl/serve/api' -l controller -x -d 'Whom to ask for workers; repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/serve/api' -l host -x -d 'Where to listen; 0.0.0.0 is everywhere, and asks for a key or token'
+complete -c llmctl -n '__llmctl_at llmctl/serve/api' -l port -x -d '0 is one that is free'
+complete -c llmctl -n '__llmctl_at llmctl/serve/api' -l api-key-file -rF -d 'Keys of clients, one a line, plain or sha256:HEX; repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/serve/api' -l token-file -rF -d 'File with the token of the fleet; else LLMCTL_CLUSTER_TOKEN_FILE names it'
+complete -c llmctl -n '__llmctl_at llmctl/serve/api' -l open -d 'Ask clients on this machine for no key, though the fleet has a token'
+complete -c llmctl -n '__llmctl_at llmctl/serve/api' -l allowed-origin -x -d 'Web pages from there may ask, \'*\' is all; repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/serve/api' -l timeout -x -d 'How long a worker may be silent in an answer'
+complete -c llmctl -n '__llmctl_at llmctl/serve/api' -l drain -x -d 'How long open requests may go on at the end'
+complete -c llmctl -n '__llmctl_at llmctl/serve/api' -l dispatch-method -x -a 'least-wait lottery prefix' -d 'Which worker takes a request; left out, as the controller says'
+complete -c llmctl -n '__llmctl_at llmctl/serve/api' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/serve/api' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/serve/api' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/serve/api' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/serve/api' -s h -l help -d 'Show the help'
+
+# llmctl serve status
+complete -c llmctl -n '__llmctl_at llmctl/serve/status' -l controller -x -d 'Ask this one; repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/serve/status' -l token-file -rF -d 'File with the token of the fleet; else LLMCTL_CLUSTER_TOKEN_FILE names it'
+complete -c llmctl -n '__llmctl_at llmctl/serve/status' -l watch -d 'Tell again every second, until Ctrl-C'
+complete -c llmctl -n '__llmctl_at llmctl/serve/status' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/serve/status' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/serve/status' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/serve/status' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/serve/status' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/serve/status' -s h -l help -d 'Show the help'
 
 # llmctl doctor
 complete -c llmctl -n '__llmctl_at llmctl/doctor' -l json -d 'Print JSON; errors too, as one object on stderr'

@@ -16,6 +16,7 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
                 @{ Name = 'logs'; Help = 'Look at past conversations, export or delete them' }
                 @{ Name = 'config'; Help = 'Look at the settings' }
                 @{ Name = 'bench'; Help = 'Measure speed on this machine' }
+                @{ Name = 'serve'; Help = 'Serve models to OpenAI clients: a worker alone, or a fleet' }
                 @{ Name = 'doctor'; Help = 'Say what llmctl finds on this machine' }
                 @{ Name = 'completions'; Help = 'Print the completion script of a shell' }
             )
@@ -335,6 +336,7 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
             Commands = @(
                 @{ Name = 'layers'; Help = 'Time quantised layers against dense ones, over one block of a model' }
                 @{ Name = 'engine'; Help = 'Time the engine: decode, prefill, many clients, memory' }
+                @{ Name = 'serve'; Help = 'Time a server under load: first token, inter-token, throughput' }
             )
             Flags = @(
                 @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
@@ -380,6 +382,233 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
                 @{ Names = @('--device'); Offers = 'auto cuda xpu npu mps cpu'; Help = 'Where the model runs; auto is the best there is' }
                 @{ Names = @('--trust-remote-code'); Offers = $null; Help = 'Run Python code of the model''s repository' }
                 @{ Names = @('--seconds'); Offers = ''; Help = 'Time for the turns of one row; more is steadier' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl bench serve' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--url'); Offers = ''; Help = 'The server: OpenAI-compatible' }
+                @{ Names = @('--model'); Offers = ''; Help = 'Its model; else its first' }
+                @{ Names = @('--api-key-file'); Offers = '@files'; Help = 'File with its key; else LLMCTL_API_KEY or OPENAI_API_KEY' }
+                @{ Names = @('--timeout'); Offers = ''; Help = 'Silence after which it is given up; 60 if not set' }
+                @{ Names = @('--against'); Offers = ''; Help = 'Then put the same load on this one, and tell the ratio' }
+                @{ Names = @('--against-model'); Offers = ''; Help = 'What the model is called there; else as --model says' }
+                @{ Names = @('--against-api-key-file'); Offers = '@files'; Help = 'File with the key of that one; else the variables' }
+                @{ Names = @('--concurrency'); Offers = ''; Help = 'Clients that come back when they have their answer; 16 if not set' }
+                @{ Names = @('--rate'); Offers = ''; Help = 'Instead: so many requests a second, whether or not the server keeps up' }
+                @{ Names = @('--requests'); Offers = ''; Help = 'How many; if not set 4 of a client, or 64' }
+                @{ Names = @('--mix'); Offers = ''; Help = 'Tokens of random prompts and of answers; 115:48 if not set' }
+                @{ Names = @('--prompts'); Offers = '@files'; Help = 'Real prompts: one a line, or lines of JSON with "prompt" or "messages"' }
+                @{ Names = @('--max-tokens'); Offers = ''; Help = 'Tokens of an answer to --prompts; 128 if not set' }
+                @{ Names = @('--endpoint'); Offers = 'completions chat'; Help = 'Where to ask; else completions, and chat for --prompts' }
+                @{ Names = @('--seed'); Offers = ''; Help = 'Of the moments of --rate' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl serve' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+                @{ Name = 'up'; Help = 'Start a whole fleet on this machine, and watch over it' }
+                @{ Name = 'ps'; Help = 'List the fleets that run on this machine' }
+                @{ Name = 'stop'; Help = 'Stop a fleet of this machine' }
+                @{ Name = 'worker'; Help = 'Serve models to OpenAI clients, by itself or as a part of a fleet' }
+                @{ Name = 'controller'; Help = 'Keep the table of a fleet: who serves what, and how busy it is' }
+                @{ Name = 'api'; Help = 'Serve OpenAI clients from the workers of a fleet' }
+                @{ Name = 'status'; Help = 'Show the workers of a fleet, their models and their load' }
+            )
+            Flags = @(
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl serve up' = @{
+            Arguments = @('@models @folders')
+            IsLastRepeatable = $true
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--workers'); Offers = ''; Help = 'Processes for each model; 1: one for all models together' }
+                @{ Names = @('--apart'); Offers = $null; Help = 'With one worker too, a process for each model' }
+                @{ Names = @('--host'); Offers = ''; Help = 'Where to listen; 0.0.0.0 is everywhere, and asks for a key or token' }
+                @{ Names = @('--port'); Offers = ''; Help = '0 is one that is free' }
+                @{ Names = @('--controller-port'); Offers = ''; Help = 'Of the controller; 0 is one that is free' }
+                @{ Names = @('--api-key-file'); Offers = '@files'; Help = 'Keys of clients, one a line, plain or sha256:HEX; repeatable' }
+                @{ Names = @('--allowed-origin'); Offers = ''; Help = 'Web pages from there may ask, ''*'' is all; repeatable' }
+                @{ Names = @('--timeout'); Offers = ''; Help = 'How long a worker may be silent in an answer; 600 if not set' }
+                @{ Names = @('--dispatch-method'); Offers = 'least-wait lottery prefix'; Help = 'Which worker takes a request: the least expected wait, a draw by free places, or the one that has the prompt''s beginning cached' }
+                @{ Names = @('--drain'); Offers = ''; Help = 'How long open requests may go on at the end' }
+                @{ Names = @('--detach'); Offers = $null; Help = 'Return when all is served; llmctl serve stop ends the fleet' }
+                @{ Names = @('--template'); Offers = '@files'; Help = 'Chat template instead of the model''s; of several models MODEL=FILE|NAME' }
+                @{ Names = @('--task'); Offers = 'auto generate embed classify'; Help = 'What a model is to do, auto: by its files; of several models MODEL=TASK' }
+                @{ Names = @('--adapter-file'); Offers = '@files'; Help = 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable' }
+                @{ Names = @('--max-running'); Offers = ''; Help = 'Requests that run at once in each worker; left out, as suits the device' }
+                @{ Names = @('--max-waiting'); Offers = ''; Help = 'Requests that may wait in each worker, 512 if not set; more are told 429' }
+                @{ Names = @('--max-step-tokens'); Offers = ''; Help = 'Tokens that are computed together; left out, as suits the device' }
+                @{ Names = @('--kv-memory'); Offers = ''; Help = 'Memory for keys and values of each model: 4GiB; left out, what is free' }
+                @{ Names = @('--no-prefix-cache'); Offers = $null; Help = 'Compute what prompts have in common anew' }
+                @{ Names = @('--seed'); Offers = ''; Help = 'The same seed gives the same answer' }
+                @{ Names = @('--device'); Offers = 'auto cuda xpu npu mps cpu'; Help = 'Where the model runs; auto is the best there is' }
+                @{ Names = @('--dtype'); Offers = 'auto float32 bfloat16 float16'; Help = 'Numbers that it computes in' }
+                @{ Names = @('--load-8bit'); Offers = $null; Help = 'Pack the weights into 8 bits while they load' }
+                @{ Names = @('--load-4bit'); Offers = $null; Help = 'Pack them into 4 bits, the way that is fastest here' }
+                @{ Names = @('--quantization'); Offers = 'int8 int4 nf4 fp4 none'; Help = 'Pack them so, or the format that the checkpoint must have (gptq, awq, ...); none: as it is stored' }
+                @{ Names = @('--num-gpus'); Offers = ''; Help = 'Spread the model over so many GPUs; 1 if not set' }
+                @{ Names = @('--gpus'); Offers = ''; Help = 'Use these GPUs: 0,2' }
+                @{ Names = @('--max-gpu-memory'); Offers = ''; Help = 'Most weights on each GPU: 20GiB' }
+                @{ Names = @('--cpu-offloading'); Offers = $null; Help = 'Keep packed weights that no GPU has room for on the CPU' }
+                @{ Names = @('--quant-config'); Offers = ''; Help = 'What a quantised checkpoint should have said of itself, such as bits=4; repeatable' }
+                @{ Names = @('--context'); Offers = ''; Help = 'Limit on prompt and answer together; left out, the model''s' }
+                @{ Names = @('--revision'); Offers = ''; Help = 'Branch, tag or commit on the hub' }
+                @{ Names = @('--trust-remote-code'); Offers = $null; Help = 'Run Python code of the model''s repository' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl serve ps' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl serve stop' = @{
+            Arguments = @('')
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--all'); Offers = $null; Help = 'End all fleets of this machine' }
+                @{ Names = @('--now'); Offers = $null; Help = 'Do not wait for open requests' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl serve worker' = @{
+            Arguments = @('@models @folders')
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--model'); Offers = '@models @folders'; Help = 'A further model; A,B=MODEL has two names' }
+                @{ Names = @('--template'); Offers = '@files'; Help = 'Chat template instead of the model''s; of several models MODEL=FILE|NAME' }
+                @{ Names = @('--task'); Offers = 'auto generate embed classify'; Help = 'What a model is to do, auto: by its files; of several models MODEL=TASK' }
+                @{ Names = @('--adapter-file'); Offers = '@files'; Help = 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable' }
+                @{ Names = @('--host'); Offers = ''; Help = 'Where to listen; 0.0.0.0 is everywhere, and asks for a key or token' }
+                @{ Names = @('--port'); Offers = ''; Help = '0 is one that is free' }
+                @{ Names = @('--api-key-file'); Offers = '@files'; Help = 'Keys of clients, one a line, plain or sha256:HEX; repeatable' }
+                @{ Names = @('--drain'); Offers = ''; Help = 'How long open requests may go on at the end' }
+                @{ Names = @('--controller'); Offers = ''; Help = 'Report to this controller; repeatable' }
+                @{ Names = @('--token-file'); Offers = '@files'; Help = 'File with the token of the fleet; else LLMCTL_CLUSTER_TOKEN_FILE names it' }
+                @{ Names = @('--worker-address'); Offers = ''; Help = 'Where gateways reach this worker; left out, where it listens' }
+                @{ Names = @('--max-running'); Offers = ''; Help = 'Requests that run at once; left out, as suits the device' }
+                @{ Names = @('--max-waiting'); Offers = ''; Help = 'Requests that may wait; more are told 429' }
+                @{ Names = @('--max-step-tokens'); Offers = ''; Help = 'Tokens that are computed together; left out, as suits the device' }
+                @{ Names = @('--kv-memory'); Offers = ''; Help = 'Memory for keys and values of each model: 4GiB; left out, what is free' }
+                @{ Names = @('--no-prefix-cache'); Offers = $null; Help = 'Compute what prompts have in common anew each time' }
+                @{ Names = @('--seed'); Offers = ''; Help = 'The same seed gives the same answer' }
+                @{ Names = @('--device'); Offers = 'auto cuda xpu npu mps cpu'; Help = 'Where the model runs; auto is the best there is' }
+                @{ Names = @('--dtype'); Offers = 'auto float32 bfloat16 float16'; Help = 'Numbers that it computes in' }
+                @{ Names = @('--load-8bit'); Offers = $null; Help = 'Pack the weights into 8 bits while they load' }
+                @{ Names = @('--load-4bit'); Offers = $null; Help = 'Pack them into 4 bits, the way that is fastest here' }
+                @{ Names = @('--quantization'); Offers = 'int8 int4 nf4 fp4 none'; Help = 'Pack them so, or the format that the checkpoint must have (gptq, awq, ...); none: as it is stored' }
+                @{ Names = @('--num-gpus'); Offers = ''; Help = 'Spread the model over so many GPUs; 1 if not set' }
+                @{ Names = @('--gpus'); Offers = ''; Help = 'Use these GPUs: 0,2' }
+                @{ Names = @('--max-gpu-memory'); Offers = ''; Help = 'Most weights on each GPU: 20GiB' }
+                @{ Names = @('--cpu-offloading'); Offers = $null; Help = 'Keep packed weights that no GPU has room for on the CPU' }
+                @{ Names = @('--quant-config'); Offers = ''; Help = 'What a quantised checkpoint should have said of itself, such as bits=4; repeatable' }
+                @{ Names = @('--context'); Offers = ''; Help = 'Limit on prompt and answer together; left out, the model''s' }
+                @{ Names = @('--revision'); Offers = ''; Help = 'Branch, tag or commit on the hub' }
+                @{ Names = @('--trust-remote-code'); Offers = $null; Help = 'Run Python code of the model''s repository' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl serve controller' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--host'); Offers = ''; Help = 'Where to listen; 0.0.0.0 is everywhere, and asks for a key or token' }
+                @{ Names = @('--port'); Offers = ''; Help = '0 is one that is free' }
+                @{ Names = @('--token-file'); Offers = '@files'; Help = 'File with the token of the fleet; else LLMCTL_CLUSTER_TOKEN_FILE names it' }
+                @{ Names = @('--dispatch-method'); Offers = 'least-wait lottery prefix'; Help = 'Which worker takes a request: the least expected wait, a draw by free places, or the one that has the prompt''s beginning cached' }
+                @{ Names = @('--interval'); Offers = ''; Help = 'Between two reports of a worker; three that are missed take it out' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl serve api' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--controller'); Offers = ''; Help = 'Whom to ask for workers; repeatable' }
+                @{ Names = @('--host'); Offers = ''; Help = 'Where to listen; 0.0.0.0 is everywhere, and asks for a key or token' }
+                @{ Names = @('--port'); Offers = ''; Help = '0 is one that is free' }
+                @{ Names = @('--api-key-file'); Offers = '@files'; Help = 'Keys of clients, one a line, plain or sha256:HEX; repeatable' }
+                @{ Names = @('--token-file'); Offers = '@files'; Help = 'File with the token of the fleet; else LLMCTL_CLUSTER_TOKEN_FILE names it' }
+                @{ Names = @('--open'); Offers = $null; Help = 'Ask clients on this machine for no key, though the fleet has a token' }
+                @{ Names = @('--allowed-origin'); Offers = ''; Help = 'Web pages from there may ask, ''*'' is all; repeatable' }
+                @{ Names = @('--timeout'); Offers = ''; Help = 'How long a worker may be silent in an answer' }
+                @{ Names = @('--drain'); Offers = ''; Help = 'How long open requests may go on at the end' }
+                @{ Names = @('--dispatch-method'); Offers = 'least-wait lottery prefix'; Help = 'Which worker takes a request; left out, as the controller says' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl serve status' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--controller'); Offers = ''; Help = 'Ask this one; repeatable' }
+                @{ Names = @('--token-file'); Offers = '@files'; Help = 'File with the token of the fleet; else LLMCTL_CLUSTER_TOKEN_FILE names it' }
+                @{ Names = @('--watch'); Offers = $null; Help = 'Tell again every second, until Ctrl-C' }
                 @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
                 @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
                 @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }

@@ -35,7 +35,8 @@ FILE_BYTES_CAP = 6_500_000
 BROAD_EXCEPT_ALLOWED = {
     "llmctl/adapters/foreign.py": "plugins and adapter files may raise anything; one error names them",
     "llmctl/cli/app.py": "the edge of the command line: whatever nobody foresaw becomes one line",
-    "llmctl/cli/chat/opening.py": "what a loading thread raises is carried over to the one that waits",
+    "llmctl/core/threads.py": "what a thread raises is carried over to the one that waits",
+    "llmctl/services/http/edge.py": "the edge of HTTP: whatever nobody foresaw is told to no client",
     "llmctl/engine/loop.py": "what ends the engine's thread is told to all who wait for answers",
 }
 SIGNATURES_OF_FASTCHAT = {("llmctl.loading.api", "load_model"), ("llmctl.engine.api", "stream")}

@@ -15,7 +15,7 @@ from llmctl.cli.console import Console
 from llmctl.core import log
 from llmctl.core.errors import LlmctlError, UsageError
 
-HELP = "Run open language models: chat with one in the terminal, on any machine."
+HELP = "Run open language models: chat with one in the terminal, serve many."
 SIGTERM_EXIT = 143
 SIGINT_EXIT = 130
 

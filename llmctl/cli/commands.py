@@ -26,6 +26,8 @@ class Entry:
     target: str = ""
     """`module:function` of a command; empty for a group."""
     commands: "dict[str, Entry] | None" = None
+    refused: str = ""
+    """`module:table` of flags that other programs have and this command has not, each with what to do."""
 
 
 COMMANDS: dict[str, Entry] = {
@@ -74,6 +76,35 @@ COMMANDS: dict[str, Entry] = {
             ),
             "engine": Entry(
                 "Time the engine: decode, prefill, many clients, memory.", "llmctl.cli.bench_engine:engine"
+            ),
+            "serve": Entry(
+                "Time a server under load: first token, inter-token, throughput.",
+                "llmctl.cli.bench_serve:serve",
+            ),
+        },
+    ),
+    "serve": Entry(
+        "Serve models to OpenAI clients: a worker alone, or a fleet.",
+        commands={
+            "up": Entry("Start a whole fleet on this machine, and watch over it.", "llmctl.cli.serve.up:up"),
+            "ps": Entry("List the fleets that run on this machine.", "llmctl.cli.serve.ps:ps"),
+            "stop": Entry("Stop a fleet of this machine.", "llmctl.cli.serve.stop:stop"),
+            "worker": Entry(
+                "Serve models to OpenAI clients, by itself or as a part of a fleet.",
+                "llmctl.cli.serve.worker:worker",
+                refused="llmctl.cli.serve.fastchat_flags:OF_WORKERS",
+            ),
+            "controller": Entry(
+                "Keep the table of a fleet: who serves what, and how busy it is.",
+                "llmctl.cli.serve.controller:controller",
+            ),
+            "api": Entry(
+                "Serve OpenAI clients from the workers of a fleet.",
+                "llmctl.cli.serve.api:api",
+                refused="llmctl.cli.serve.api:OF_FASTCHAT",
+            ),
+            "status": Entry(
+                "Show the workers of a fleet, their models and their load.", "llmctl.cli.serve.status:status"
             ),
         },
     ),
@@ -172,8 +203,10 @@ def build_command(name: str, entry: Entry) -> TyperCommand:
     app = typer.Typer(add_completion=False, context_settings=CONTEXT_SETTINGS, rich_markup_mode=markup_mode())
     app.command(name, cls=Command)(lazy.load(entry.target))
     built = get_command(app)
-    assert isinstance(built, TyperCommand)
+    assert isinstance(built, Command)
     built.params.extend(common_options())
+    if entry.refused:
+        built.refused = lazy.load(entry.refused)
     return built
 
 

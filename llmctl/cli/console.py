@@ -165,7 +165,8 @@ class Console:
     @property
     def is_live(self) -> bool:
         """Whether stderr is a terminal that can redraw a line."""
-        return is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb" and not self.is_plain
+        is_able = is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb" and not self.is_plain
+        return is_able and _is_in_foreground()
 
     def width(self) -> int:
         """Columns of the terminal as it is now; COLUMNS would tell what it was when llmctl started."""
@@ -222,6 +223,15 @@ def _harmless(text: str) -> str:
 def _wrapped(line: str, indent: int, room: int) -> str:
     head, gap = line[:indent], "\n" + " " * indent
     return head + gap.join(textwrap.wrap(line[indent:], room))
+
+
+def _is_in_foreground() -> bool:
+    """Whether the terminal is this job's: one that runs behind the shell must not draw over what is typed."""
+    try:
+        return os.tcgetpgrp(sys.stderr.fileno()) == os.getpgrp()
+    except (AttributeError, OSError):
+        # Not on this system, or no terminal that knows of jobs.
+        return True
 
 
 def is_terminal(stream: TextIO | None) -> bool:

@@ -5,12 +5,14 @@ has no such thing. And Typer imports pydantic, which takes longer than all of ll
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from typer._coercion import RuntimeParam
 from typer.core import TyperCommand
+
+from llmctl.core.errors import UsageError
 
 _SUFFIX = ".json"
 _PLAIN = (str, list[str])
@@ -19,14 +21,25 @@ _PLAIN = (str, list[str])
 class Command(TyperCommand):
     """A command whose options may leave out their value; without one they are the empty text."""
 
+    refused: Mapping[str, str] = {}
+    """Flags that it has not, each with what to do instead."""
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Give every such option its value, then parse as ever."""
+        """Give every such option its value, then parse as ever. Raises `UsageError` for a refused flag."""
+        self._refuse(args)
         for param in self.get_params(ctx):
             spare_pydantic(param)
         options = [param for param in self.params if param.param_type_name == "option"]
         optional = {name for option in options if _is_optional(option) for name in option.opts}
         takers = {name for option in options if not _is_valueless(option) for name in option.opts}
         return super().parse_args(ctx, list(_completed(args, optional, takers - optional)))
+
+    def _refuse(self, args: list[str]) -> None:
+        for arg in args:
+            name = arg.partition("=")[0]
+            # The programs that these flags are from write some of them with underscores.
+            if (told := self.refused.get(name.replace("_", "-"))) is not None:
+                raise UsageError(f"{self.name} has no {name}", hint=told)
 
 
 def spare_pydantic(param: Any) -> None:

@@ -22,6 +22,27 @@ class ModelInfo:
     """What the model's makers recommend; fields that they leave open hold llmctl's defaults."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How busy a backend of this process is."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    max_running: int = 1
+    kv_used: float = 0.0
+    """Share of the memory for keys and values that is in use, 0 to 1."""
+    tokens_per_s: float = 0.0
+    """Generated, of all requests together, over the last seconds."""
+    num_prompt_tokens: int = 0
+    """Computed since it was opened, as are the following."""
+    num_generated_tokens: int = 0
+    num_preemptions: int = 0
+    num_prefix_queries: int = 0
+    """Tokens of prompts that were looked up in the prefix cache."""
+    num_prefix_hits: int = 0
+    """Those of them that lay there."""
+
+
 class Backend(Protocol):
     """Makes text from requests.
 

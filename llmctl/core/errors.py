@@ -5,6 +5,8 @@ LlmctlError                1  failure                     HTTP 500
 ├── NotFoundError          3  no such model, file, family      404
 ├── AccessError            4  gated, private, bad key          403
 ├── UnreachableError       5  no network, dead server          502
+│   └── BusyError                 as many wait as may          429
+│       └── NoWorkerError         nobody serves the model      503
 ├── DoesNotFitError        6  memory, disk, context            507
 │   └── ContextOverflowError                                   400
 ├── BadFileError           7  broken or unusable file          422
@@ -64,6 +66,25 @@ class UnreachableError(LlmctlError):
     exit_code = 5
     http_status = 502
     code = "unreachable"
+
+
+class BusyError(UnreachableError):
+    """As many requests wait as may; the same one will be taken later."""
+
+    http_status = 429
+    code = "busy"
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after_s: float = 1.0) -> None:
+        """`retry_after_s` is when trying again makes sense."""
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class NoWorkerError(BusyError):
+    """No worker of the fleet serves the model now; one may later."""
+
+    http_status = 503
+    code = "no_worker"
 
 
 class DoesNotFitError(LlmctlError):

@@ -41,6 +41,7 @@ OTHER_VARIABLES = frozenset(
         "LLMCTL_UNTRIED_KERNELS",
         "LLMCTL_NATIVE",
         "LLMCTL_ATTENTION",
+        "LLMCTL_CLUSTER_TOKEN_FILE",
     }
 )
 CHOICES: dict[str, tuple[str, ...]] = {

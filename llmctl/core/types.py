@@ -103,6 +103,10 @@ class ChatRequest:
     """Whether to go on with the last message, the assistant's own, instead of answering it."""
     reasons: bool | None = None
     """Whether the model is to reason before it answers; None leaves that to its template."""
+    template_kwargs: Mapping[str, object] = field(default_factory=dict, hash=False)
+    """What else the template reads, by its own names; they win over all else."""
+    priority: int = 0
+    """Lower ones have their turn first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +115,10 @@ class CompletionRequest:
 
     prompt: str | tuple[int, ...]
     sampling: SamplingParams = field(default_factory=SamplingParams)
+    adds_special_tokens: bool = True
+    """Whether text gets the tokenizer's own (BOS and the like)."""
+    priority: int = 0
+    """Lower ones have their turn first."""
 
 
 GenerationRequest = ChatRequest | CompletionRequest

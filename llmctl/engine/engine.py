@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from llmctl.core.backend import Load
 from llmctl.core.errors import DoesNotFitError, LlmctlError, UsageError
 from llmctl.core.types import Delta, TokenLogprob
 from llmctl.engine.execution.runner import Runner
 from llmctl.engine.generate.answer import Answer, NewToken, named, token_logprob
 from llmctl.engine.generate.job import Job
+from llmctl.engine.pace import Pace
 from llmctl.engine.sampling.batch import BatchSampler, Chosen, RowState
 from llmctl.engine.scheduling.scheduler import Scheduler
 from llmctl.engine.scheduling.sequence import Sequence as Running
@@ -81,17 +83,36 @@ class Engine:
         self._sampler = BatchSampler(loaded.vocabulary_size)
         self._samples: dict[Running, Sample] = {}
         self._numbers = itertools.count(1)
+        self._pace = Pace()
+        self._num_prompt_tokens = self._num_generated = 0
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
         return self.scheduler.has_work
 
-    def add(self, job: Job, *, priority: int = 0, salt: tuple[str | int, ...] = ()) -> Request:
+    @property
+    def load(self) -> Load:
+        """How busy it is; may be read from any thread."""
+        scheduler = self.scheduler
+        return Load(
+            num_running=scheduler.num_running,
+            num_waiting=scheduler.num_waiting,
+            max_running=scheduler.limits.max_running,
+            kv_used=scheduler.pool.used_bytes / max(1, scheduler.pool.budget_bytes),
+            tokens_per_s=self._pace.per_second,
+            num_prompt_tokens=self._num_prompt_tokens,
+            num_generated_tokens=self._num_generated,
+            num_preemptions=scheduler.num_preemptions,
+            num_prefix_queries=scheduler.num_prefix_queries,
+            num_prefix_hits=scheduler.num_prefix_hits,
+        )
+
+    def add(self, job: Job, *, salt: tuple[str | int, ...] = ()) -> Request:
         """Let a job wait for its turn. Raises what `Scheduler.add` raises, and `UsageError` for wrong ids."""
         self._check(job)
         request = Request(job, [])
-        request.samples += [self._sample(request, index, priority, salt) for index in range(job.sampling.n)]
+        request.samples += [self._sample(request, index, salt) for index in range(job.sampling.n)]
         first, *others = (sample.sequence for sample in request.samples)
         first.siblings = others
         self.scheduler.add(first)
@@ -127,7 +148,7 @@ class Engine:
         if not 0 <= min(job.prompt_ids) <= max(job.prompt_ids) < size:
             raise UsageError(f"the prompt has token ids outside the vocabulary (0 to {size - 1})")
 
-    def _sample(self, request: Request, index: int, priority: int, salt: tuple[str | int, ...]) -> Sample:
+    def _sample(self, request: Request, index: int, salt: tuple[str | int, ...]) -> Sample:
         job = request.job
         seed = job.sampling.seed
         # Samples of one prompt differ, and each can be had again.
@@ -136,7 +157,7 @@ class Engine:
             id=f"{next(self._numbers)}",
             ids=list(job.prompt_ids),
             max_new_tokens=None if job.sampling.max_new_tokens is None else job.max_new_tokens,
-            priority=priority,
+            priority=job.priority,
             salt=salt,
             wants_prompt=job.sampling.prompt_logprobs is not None,
         )
@@ -164,11 +185,18 @@ class Engine:
             if isinstance(one, LlmctlError) and not sample.sequence.is_ended:
                 yield self._failed(sample.request, one)
         tokens = {sample.sequence: one for sample, one in pairs if isinstance(one, Chosen)}
+        self._note(work, len(tokens))
         ended = self.scheduler.done(work, {each: one.token_id for each, one in tokens.items()})
         for sequence, one in tokens.items():
             if sequence in self._samples:
                 yield self._token(self._samples[sequence], one, is_full=sequence in ended)
         yield from (self._nothing(self._samples[each]) for each in ended if each in self._samples)
+
+    def _note(self, work: Work, num_generated: int) -> None:
+        prompts = (share for share in work.spans if share.start < share.sequence.num_prompt_tokens)
+        self._num_prompt_tokens += sum(share.count for share in prompts)
+        self._num_generated += num_generated
+        self._pace.add(num_generated)
 
     def _token(self, sample: Sample, one: Chosen, *, is_full: bool) -> Event:
         """A further token of an answer, which ends where it is `is_full` if not before."""

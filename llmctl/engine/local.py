@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any, TypeVar
 
-from llmctl.core.backend import ModelInfo
+from llmctl.core.backend import Load, ModelInfo
 from llmctl.core.errors import ContextOverflowError, LlmctlError, UsageError
 from llmctl.core.reasoning import OPEN, ReasoningSplitter
 from llmctl.core.types import ChatRequest, Delta, GenerationRequest, Message, SamplingParams
@@ -23,6 +24,8 @@ from llmctl.prompts.render import Inputs
 from llmctl.prompts.template import ChatTemplate, RowTemplate, choose
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class LocalBackend:
@@ -67,6 +70,12 @@ class LocalBackend:
         )
 
     @property
+    def load(self) -> Load:
+        """How busy it is; may be read from any thread."""
+        assert self._worker is not None
+        return self._worker.load
+
+    @property
     def longest_context(self) -> int:
         """What the model itself can take, in tokens."""
         return self._loaded.context_length
@@ -109,7 +118,7 @@ class LocalBackend:
         """The text that the model is prompted with; raises what `generate` raises over it."""
         return self._compose(ChatRequest(messages=messages, continues_last=continues_last)).text
 
-    def _compose(self, request: ChatRequest) -> Prompt:
+    def _compose(self, request: ChatRequest, *, opens_answer: bool = True) -> Prompt:
         tokenizer = self._loaded.tokenizer
         chosen = choose(self._template, self._row, tokenizer.chat_template, model=self._loaded.name)
         special_tokens = tokenizer.special_tokens_map
@@ -118,7 +127,8 @@ class LocalBackend:
             request.messages,
             special_tokens=special_tokens,
             continues_last=request.continues_last,
-            inputs=Inputs(reasoning=request.reasons),
+            opens_answer=opens_answer,
+            inputs=Inputs(reasoning=request.reasons, variables=request.template_kwargs),
         )
         self._tell_once(logging.INFO, f"template: {chosen.reason}")
         notes = prompt.notes
@@ -143,6 +153,24 @@ class LocalBackend:
         async with contextlib.aclosing(self._worker.stream(job)) as deltas:
             async for delta in deltas:
                 yield _split(delta, splitters[delta.index]) if splitters else delta
+
+    async def token_ids(self, request: GenerationRequest, *, opens_answer: bool = True) -> tuple[int, ...]:
+        """The prompt as `generate` gives it to the model; raises what it raises over the prompt.
+
+        Without `opens_answer` what a chat template writes before the answer is left out.
+        """
+
+        def ids() -> tuple[int, ...]:
+            if not isinstance(request, ChatRequest):
+                return self._prompt_ids(request, None)
+            return self._prompt_ids(request, self._compose(request, opens_answer=opens_answer))
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, ids)
+
+    async def tokenized(self, work: Callable[[Any], T]) -> T:
+        """What `work` makes with the tokenizer, of which one thread at a time may make use."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, work, self._loaded.tokenizer)
 
     async def close(self) -> None:
         """Let the step in progress end and take no more."""
@@ -176,6 +204,8 @@ class LocalBackend:
             bad_words=spellings(self._loaded.tokenizer, sampling.bad_words),
             max_new_tokens=min(sampling.max_new_tokens or room, room),
             is_continuation=not isinstance(request, ChatRequest) or request.continues_last,
+            # The lower number goes first where requests come from, as in vLLM.
+            priority=-request.priority,
             block_length=self._loaded.block_length or BLOCK_LENGTH,
         )
         return job, splitters
@@ -227,7 +257,7 @@ class LocalBackend:
             if self._loaded.generates == "encoder-decoder" and tokenizer.eos_token_id not in ids[-1:]:
                 ids = tokenizer.encode(prompt.text)
         elif isinstance(request.prompt, str):
-            ids = tokenizer.encode(_unicode(request.prompt))
+            ids = tokenizer.encode(_unicode(request.prompt), add_special_tokens=request.adds_special_tokens)
         else:
             ids = list(request.prompt)
         if not ids:

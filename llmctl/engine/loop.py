@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 
+from llmctl.core.backend import Load
 from llmctl.core.errors import LlmctlError, UsageError
 from llmctl.core.types import Delta
 from llmctl.engine.engine import Engine, Event, Request
@@ -45,6 +46,11 @@ class EngineLoop:
         """What those are told whose answers are open when the thread ends."""
         self._thread = threading.Thread(target=self._run, name="llmctl-engine", daemon=True)
         self._thread.start()
+
+    @property
+    def load(self) -> Load:
+        """How busy the engine is."""
+        return self.engine.load
 
     async def stream(self, job: Job) -> AsyncGenerator[Delta, None]:
         """The deltas of `job`; closing the generator cancels it. Raises what `Engine.add` raises."""

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator
 from concurrent.futures import ThreadPoolExecutor
 
+from llmctl.core.backend import Load
 from llmctl.core.errors import DoesNotFitError, UsageError
 from llmctl.core.types import Delta
 from llmctl.engine.generate.choose import Generate
 from llmctl.engine.generate.job import Job
 from llmctl.engine.loop import closed_error
+from llmctl.engine.pace import Pace
 from llmctl.loading import devices
 from llmctl.loading.loader import LoadedModel
 
@@ -22,6 +24,18 @@ class Stepwise:
     def __init__(self, loaded: LoadedModel, generate: Generate) -> None:
         self._loaded, self._generate = loaded, generate
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llmctl-generate")
+        self._pace = Pace()
+        self._num_open = self._num_generated = 0
+
+    @property
+    def load(self) -> Load:
+        """How busy it is."""
+        return Load(
+            num_running=min(self._num_open, 1),
+            num_waiting=max(self._num_open - 1, 0),
+            tokens_per_s=self._pace.per_second,
+            num_generated_tokens=self._num_generated,
+        )
 
     async def stream(self, job: Job) -> AsyncGenerator[Delta, None]:
         """The deltas of `job`; closing the generator ends the work."""
@@ -32,10 +46,14 @@ class Stepwise:
                 hint="ask once for each answer, without prompt_logprobs",
             )
         deltas = self._generate(self._loaded.model, self._loaded.tokenizer, job)
+        self._num_open += 1
         try:
             while (delta := await self._next(deltas)) is not None:
+                self._num_generated += len(delta.token_ids)
+                self._pace.add(len(delta.token_ids))
                 yield delta
         finally:
+            self._num_open -= 1
             self._end(deltas)
 
     async def _next(self, deltas: Generator[Delta, None, None]) -> Delta | None:

@@ -30,6 +30,7 @@ def compose(
     *,
     special_tokens: Mapping[str, str],
     continues_last: bool = False,
+    opens_answer: bool = True,
     inputs: Inputs = NOTHING_ELSE,
 ) -> Prompt:
     """The prompt for these messages, opened for the answer or, with `continues_last`, inside the last one.
@@ -44,6 +45,7 @@ def compose(
         fitted.messages,
         special_tokens=special_tokens,
         continues_last=continues_last,
+        add_generation_prompt=opens_answer,
         inputs=inputs,
     )
     return Prompt(

@@ -34,28 +34,40 @@ def find_api_key(environ: Mapping[str, str], file: str | None) -> str | None:
     return None
 
 
+def read_secrets(path: Path, name: str, *, flag: str = "--api-key-file") -> list[str]:
+    """The lines of a file of keys, empty ones left out; errors call it `name`, and hold no part of a key.
+
+    `flag` is what named it.
+
+    Raises `NotFoundError`, `AccessError` or `BadFileError` for a file that cannot be read or holds what is
+    no key.
+    """
+    lines = [line.strip() for line in _read(path, name, flag).split("\n") if line.strip()]
+    if not all(map(_can_be_sent, lines)):
+        raise BadFileError(
+            f"the key file {name} holds characters that no API key has: spaces, or others than ASCII",
+            hint="write each key as one line",
+        )
+    return lines
+
+
 def _from_file(path: Path, name: str) -> str:
-    lines = [line.strip() for line in _read(path, name).split("\n") if line.strip()]
+    lines = read_secrets(path, name)
     if len(lines) != 1:
         what = f"{len(lines)} lines" if lines else "nothing"
         raise BadFileError(f"the key file {name} holds {what}", hint="write the key into it, as its one line")
-    if not _can_be_sent(lines[0]):
-        raise BadFileError(
-            f"the key file {name} holds characters that no API key has: spaces, or others than ASCII",
-            hint="write the key into it, as its one line",
-        )
     return lines[0]
 
 
-def _read(path: Path, name: str) -> str:
+def _read(path: Path, name: str, flag: str) -> str:
     try:
         with path.open("rb") as stream:
             raw = stream.read(_MAX_FILE_BYTES)
             mode = path.stat().st_mode
     except FileNotFoundError as error:
-        raise NotFoundError(f"no such key file: {name}", hint="check --api-key-file") from error
+        raise NotFoundError(f"no such key file: {name}", hint=f"check {flag}") from error
     except OSError as error:
-        raise _unreadable(name, error) from error
+        raise _unreadable(name, error, flag) from error
     # A pipe, as from a password manager, belongs to this process alone.
     if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
         log.warning("the key file %s can be read by other users: chmod 600 %s", name, name)
@@ -63,9 +75,9 @@ def _read(path: Path, name: str) -> str:
     return raw.decode(errors="replace")
 
 
-def _unreadable(name: str, error: OSError) -> LlmctlError:
+def _unreadable(name: str, error: OSError, flag: str) -> LlmctlError:
     kind = AccessError if isinstance(error, PermissionError) else BadFileError
-    return kind(f"cannot read the key file {name}: {error.strerror}", hint="check --api-key-file")
+    return kind(f"cannot read the key file {name}: {error.strerror}", hint=f"check {flag}")
 
 
 def _can_be_sent(key: str) -> bool:

@@ -216,18 +216,16 @@ def test_a_cuda_path_that_nobody_has_run_is_told_as_such(
 
 
 def test_what_the_engine_attends_with_and_whether_our_own_code_is_compiled_are_told(
-    llmctl: Llmctl, monkeypatch: pytest.MonkeyPatch
+    llmctl_process: Llmctl,
 ) -> None:
-    monkeypatch.setenv("LLMCTL_NATIVE", "off")
-    found = json.loads(llmctl("doctor", "--json").out)["kernels"]
-    assert (found["attention"], found["compiled"]) == (
-        "torch, one sequence at a time",
-        "off (LLMCTL_NATIVE)",
-    )
-    monkeypatch.setenv("LLMCTL_NATIVE", "on")
-    monkeypatch.setenv("CC", "no-such-compiler")
-    monkeypatch.setenv("PATH", "")
-    found = json.loads(llmctl("doctor", "--json").out)["kernels"]
+    def kernels(**env: str) -> dict[str, str]:
+        found: dict[str, str] = json.loads(llmctl_process("doctor", "--json", env=env).out)["kernels"]
+        return found
+
+    found = kernels(LLMCTL_NATIVE="off")
+    assert found["attention"] == "torch, one sequence at a time"
+    assert found["compiled"] == "off (LLMCTL_NATIVE)"
+    found = kernels(CC="no-such-compiler", PATH="")
     assert found["compiled"] == "none without a C compiler: torch takes its place"
 
 

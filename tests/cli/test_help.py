@@ -101,6 +101,53 @@ SURFACE: dict[str, tuple[list[str], list[str]]] = {
         ],
         [],
     ),
+    "llmctl bench serve": (
+        [
+            *("--url", "--model", "--api-key-file", "--timeout"),
+            *("--against", "--against-model", "--against-api-key-file"),
+            *("--concurrency", "--rate", "--requests", "--mix", "--prompts", "--max-tokens", "--endpoint"),
+            *("--seed", "--json", *COMMON),
+        ],
+        [],
+    ),
+    "llmctl serve": (COMMON, []),
+    "llmctl serve up": (
+        [
+            *("MODEL", "--workers", "--apart", "--host", "--port", "--controller-port", "--api-key-file"),
+            *("--allowed-origin", "--timeout", "--dispatch-method", "--drain", "--detach"),
+            *("--template", "--task", "--adapter-file"),
+            *("--max-running", "--max-waiting", "--max-step-tokens", "--kv-memory", "--no-prefix-cache"),
+            *("--seed", *LOADING, "--json", *COMMON),
+        ],
+        ["--detached-in"],
+    ),
+    "llmctl serve ps": (["--json", *COMMON], []),
+    "llmctl serve stop": (["FLEET", "--all", "--now", "--json", *COMMON], []),
+    "llmctl serve worker": (
+        [
+            *("MODEL", "--model", "--template", "--task", "--adapter-file"),
+            *("--host", "--port", "--api-key-file", "--drain"),
+            *("--controller", "--token-file", "--worker-address"),
+            *("--max-running", "--max-waiting", "--max-step-tokens", "--kv-memory", "--no-prefix-cache"),
+            *("--seed", *LOADING, *COMMON),
+        ],
+        [
+            *("--model-path", "--model-names", "--conv-template"),
+            *("--controller-address", "--no-register", "--limit-worker-concurrency"),
+        ],
+    ),
+    "llmctl serve controller": (
+        ["--host", "--port", "--token-file", "--dispatch-method", "--interval", *COMMON],
+        ["--ssl"],
+    ),
+    "llmctl serve api": (
+        [
+            *("--controller", "--host", "--port", "--api-key-file", "--token-file", "--open"),
+            *("--allowed-origin", "--timeout", "--drain", "--dispatch-method", *COMMON),
+        ],
+        ["--controller-address"],
+    ),
+    "llmctl serve status": (["--controller", "--token-file", "--watch", "--json", *COMMON], []),
     "llmctl doctor": (["--json", *COMMON], []),
     "llmctl completions": (["SHELL", *COMMON], []),
 }

@@ -12,6 +12,8 @@ TABLE = {
     "NotFoundError": (3, 404, "not_found"),
     "AccessError": (4, 403, "access"),
     "UnreachableError": (5, 502, "unreachable"),
+    "BusyError": (5, 429, "busy"),
+    "NoWorkerError": (5, 503, "no_worker"),
     "DoesNotFitError": (6, 507, "does_not_fit"),
     "ContextOverflowError": (6, 400, "context_overflow"),
     "BadFileError": (7, 422, "bad_file"),
@@ -52,4 +54,4 @@ def test_the_docstring_shows_the_class_with_its_numbers(name: str) -> None:
     line = next(line for line in (errors.__doc__ or "").splitlines() if name in line.split())
     assert line.split()[-1] == str(status) or f"HTTP {status}" in line
     # An indented class shares its parent's exit code and does not repeat it.
-    assert name == "ContextOverflowError" or str(exit_code) in line.split()
+    assert name in ("ContextOverflowError", "BusyError", "NoWorkerError") or str(exit_code) in line.split()

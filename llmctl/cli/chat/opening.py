@@ -5,17 +5,18 @@ import gc
 import importlib
 import logging
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from llmctl.cli.chat.family import family_of, own_loader, row_template, suited
+from llmctl.cli.family import row_template
 from llmctl.cli.loading_flags import LoadingFlags
-from llmctl.core import log, sampling
+from llmctl.cli.model_opening import ModelSource, load_text_model
+from llmctl.core import sampling
 from llmctl.core.errors import DoesNotFitError, UsageError
-from llmctl.core.places import Places, expanded
+from llmctl.core.places import expanded
 from llmctl.core.settings import Settings
+from llmctl.core.threads import in_daemon_thread
 from llmctl.core.types import SamplingParams
 from llmctl.services.keys import find_api_key
 
@@ -51,6 +52,17 @@ class Opening:
         """The model asked for; None leaves a server its first."""
         has_choice = self.settings.url is not None and "model" not in self.settings.origins
         return None if has_choice else self.settings.model
+
+    @property
+    def source(self) -> ModelSource:
+        """The model to load where there is no server."""
+        return ModelSource(
+            settings=self.settings,
+            loading=self.loading,
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+            adapter_files=self.adapter_files,
+        )
 
 
 class Opener(Protocol):
@@ -253,58 +265,13 @@ def _log_sampling(backend: "Backend", params: SamplingParams) -> None:
 
 
 def _load(opening: Opening, progress: "Progress") -> "tuple[LocalBackend, LoadPlan]":
-    progress.stage("start torch")
+    loaded, family = load_text_model(opening.source, progress)
     from llmctl.engine.local import LocalBackend
-    from llmctl.loading.hub.local_models import find_here, remember
-    from llmctl.loading.loader import LoadRequest, load
 
-    log.tame_libraries()
-    settings = opening.settings
-    was_here = find_here(settings.model, os.environ) is not None
-    family = family_of(settings.model, opening.adapter_files)
-    request = LoadRequest(
-        model=settings.model,
-        revision=opening.revision,
-        plan=opening.loading.request(settings),
-        formats=opening.loading.formats or {},
-        row=family.loading if family is not None else {},
-        trust_remote_code=opening.trust_remote_code,
-        generates=family.generates if family is not None else None,
-        own_loader=own_loader(family),
-    )
-    loaded = load(request, progress)
-    # A model that has just been downloaded tells more than its name did.
-    if family is None and not was_here:
-        family = family_of(settings.model, opening.adapter_files)
-    loaded = suited(loaded, family)
-    # Now it is on this machine, and the shell can offer it.
-    remember(Places.from_environ(os.environ).cache, used=settings.model)
-    backend = LocalBackend(
-        loaded, template=opening.template, context_length=settings.context, row=row_template(family)
-    )
-    return backend, loaded.plan
+    context = opening.settings.context
+    row = row_template(family)
+    return LocalBackend(loaded, template=opening.template, context_length=context, row=row), loaded.plan
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
-    """Run `work` in a thread that does not keep the process from ending, unlike those of asyncio."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is None:
-            done.set_result(result)  # type: ignore[arg-type]
-        else:
-            done.set_exception(error)
-
-    def run() -> None:
-        try:
-            result, error = work(), None
-        except BaseException as caught:  # noqa: BLE001  # carried over to whoever waits
-            result, error = None, caught
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=run, name="llmctl-opener", daemon=True).start()
-    return await done
+    return await in_daemon_thread(work, name="llmctl-opener")

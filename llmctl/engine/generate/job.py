@@ -23,5 +23,7 @@ class Job:
     """Sequences of tokens that the answer must not hold."""
     is_continuation: bool = False
     """Whether the answer goes on from the prompt's text instead of standing by itself."""
+    priority: int = 0
+    """Higher ones have their turn first."""
     block_length: int = BLOCK_LENGTH
     """Tokens of the answer that Jacobi decoding works on at a time, at least 1."""

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from llmctl.engine.pooling.inputs import Input, Item, Pair
 from llmctl.engine.pooling.model import Embedded, PooledModel, Scores
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _WINDOW = 4
 """Batches' worth of tokens among which those of like length are looked for."""
@@ -82,6 +85,10 @@ class PoolingBatcher:
         items = await self._encoded(lambda: self.model.inputs.pairs(pairs))
         return self.model.scored(await self._computed(items), items)
 
+    async def tokenized(self, work: Callable[[Any], T]) -> T:
+        """What `work` makes with the tokenizer, of which one thread at a time may make use."""
+        return await self._encoded(lambda: work(self.model.loaded.tokenizer))
+
     async def close(self) -> None:
         """Let the batch in progress end and take no more; who still waits is told. May be called twice."""
         with self._lock:
@@ -94,7 +101,7 @@ class PoolingBatcher:
             await asyncio.to_thread(thread.shutdown, wait=True)
         self.model.release()
 
-    async def _encoded(self, encode: Callable[[], list[Item]]) -> list[Item]:
+    async def _encoded(self, encode: Callable[[], T]) -> T:
         if self._is_closed:
             raise _closed()
         return await asyncio.get_running_loop().run_in_executor(self._encoding, encode)

@@ -12,7 +12,7 @@ from collections.abc import Sequence as SequenceOf
 from dataclasses import replace
 from operator import attrgetter
 
-from llmctl.core.errors import DoesNotFitError
+from llmctl.core.errors import BusyError
 from llmctl.engine.scheduling.blocks import BlockPool
 from llmctl.engine.scheduling.limits import Limits
 from llmctl.engine.scheduling.policy import LayerPolicy
@@ -43,7 +43,11 @@ class Scheduler:
         self._num_good, self._patience = 0, _PATIENCE
         """Steps since memory ran out last, and how many it takes to try more again."""
         self.num_preemptions = 0
-        """Ever since."""
+        """Ever since, as the following."""
+        self.num_prefix_queries = 0
+        """Tokens of prompts that were looked up in the prefix cache."""
+        self.num_prefix_hits = 0
+        """Those of them that lay there."""
         self._tables = Tables(pool, policies, limits)
         self._room = Room(pool, self._tables, limits)
         self._waiting = WaitingLine()
@@ -75,14 +79,14 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait for its turn, with its siblings.
 
-        Raises `ContextOverflowError` for a prompt that leaves no room in the context, and `DoesNotFitError`
-        where memory would not hold the sequence by itself or too many wait.
+        Raises `ContextOverflowError` for a prompt that leaves no room in the context, `DoesNotFitError` where
+        memory would not hold the sequence by itself, and `BusyError` where too many wait.
         """
         limit = self.limits.max_waiting
         # Those for whom there is a place wait for no more than the next step.
         num_places = max(0, self.limits.max_running - len(self._running))
         if limit is not None and len(self._waiting) >= limit + num_places:
-            raise DoesNotFitError(f"{limit} requests wait already, and no more may", hint="try again later")
+            raise BusyError(f"{limit} requests wait already, and no more may", hint="try again later")
         for each in (sequence, *sequence.siblings):
             assert each.state is State.NEW, f"{each.id} was added before"
             assert each.id not in self._known, f"{each.id} is another one's"
@@ -272,6 +276,8 @@ class Scheduler:
         self._run(sequence)
         if not sequence.num_preemptions:
             sequence.num_cached = sequence.num_computed
+            self.num_prefix_queries += len(sequence.ids)
+            self.num_prefix_hits += sequence.num_computed
         self._compute(sequence, count, work)
         return True
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from llmctl.core.errors import ContextOverflowError, DoesNotFitError, UsageError
+from llmctl.core.errors import BusyError, ContextOverflowError, DoesNotFitError, UsageError
 from llmctl.engine.scheduling.blocks import BlockPool
 from llmctl.engine.scheduling.limits import Limits
 from llmctl.engine.scheduling.scheduler import Scheduler
@@ -234,7 +234,7 @@ def test_no_more_wait_than_may() -> None:
     for name in "ab":
         world.add(sequence(name, [1], max_new_tokens=4))
     for name in "cd":
-        with pytest.raises(DoesNotFitError, match="1 requests wait already"):
+        with pytest.raises(BusyError, match="1 requests wait already"):
             world.scheduler.add(sequence(name, [1]))
         world.step()
     world.drain()
@@ -245,7 +245,7 @@ def test_where_none_may_wait_requests_are_taken_while_there_are_places() -> None
     world = memory(max_running=2, max_waiting=0)
     for name in "ab":
         world.add(sequence(name, [1], max_new_tokens=4))
-    with pytest.raises(DoesNotFitError):
+    with pytest.raises(BusyError):
         world.scheduler.add(sequence("c", [1]))
 
 

@@ -1,0 +1,1 @@
+"""The gateway: the OpenAI protocol over a fleet of workers."""

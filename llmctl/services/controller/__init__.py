@@ -1,0 +1,1 @@
+"""The controller: which workers there are, what they serve, how busy they are. It calls nobody."""

@@ -1,0 +1,1 @@
+"""The worker: models of this process behind HTTP, told to controllers."""
