@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.clients.fleet import Fleet
+from tests.services.clients.fleet import Fleet, until
 from tests.services.clients.raw import get
 
 pytestmark = [
@@ -53,3 +53,6 @@ def test_no_case_is_an_error_of_the_server(fleet: Fleet, tmp_path: Path, part: s
     found = re.search(r"(\d+) generated", ended.stdout)
     assert found is not None, ended.stdout
     assert int(found[1]) >= num_cases
+    # It may have taken workers out, who come back with their next heartbeat.
+    gateway = fleet.one("gateway")
+    until(lambda: get(gateway.port, "/v1/models", key).json["data"], within_s=10)
