@@ -124,9 +124,12 @@ class Forwarder:
             # Its client's fault.
             log.info("worker %s was freed: %s", worker.id, error.message)
             return
+        self._note(worker, error)
+        self._fleet.mark_failed(worker.id)
+
+    def _note(self, worker: Candidate, error: UpstreamError) -> None:
         log.warning("worker %s at %s: %s", worker.id, worker.url, error.message)
         self._tally.failures.labels(code=error.code).inc()
-        self._fleet.mark_failed(worker.id)
 
     def _choose(self, wanted: Wanted, tries: Tries) -> Candidate:
         try:
@@ -147,10 +150,14 @@ class Forwarder:
             tries.num_silences += isinstance(error, SilentError)
             return None
         if reply.answer.status >= 500 and reply.answer.status not in _REFUSALS:
-            # Another worker may be in a better state; what this one says is told if none is.
-            self.report(worker, FailedError(reply.answer.status))
+            # Another worker may be in a better state; what this one says is told if none is. It may be the
+            # request's own doing: the worker is not passed over for it.
+            self._note(worker, failed := FailedError(reply.answer.status))
             reply.close()
-            tries.refusal = reply
+            if reply.answer.is_over:
+                tries.refusal = reply
+            else:
+                tries.error = failed
             return None
         if reply.answer.status in _REFUSALS and reply.answer.is_over:
             if reply.answer.status == 503:
