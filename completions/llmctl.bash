@@ -5,17 +5,17 @@
 _llmctl_command() {
     case $1 in
         'llmctl')
-            commands='chat models logs config bench serve doctor completions'
+            commands='chat models compress delta lora logs config bench serve doctor completions'
             flags='--version -V -v --verbose -q --quiet --debug --color -h --help'
             places=() many=
             ;;
         'llmctl chat')
             commands=''
-            flags='-p --prompt -f --file -s --system --messages --raw --template --adapter-file -x --extract --json --style --plain --hide-reasoning --thinking --no-thinking -c --continue --session --no-log --no-history --url --api-key-file --timeout --temperature --top-p --top-k --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed --max-new-tokens --stop --stop-token-id --logprobs --device --dtype --load-8bit --load-4bit --quantization --num-gpus --gpus --max-gpu-memory --cpu-offloading --quant-config --context --revision --trust-remote-code -v --verbose -q --quiet --debug --color -h --help'
+            flags='-p --prompt -f --file -s --system --messages --raw --template --adapter-file -x --extract --json --style --plain --hide-reasoning --thinking --no-thinking -c --continue --session --no-log --no-history --url --api-key-file --timeout --temperature --top-p --top-k --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed --max-new-tokens --stop --stop-token-id --logprobs --device --dtype --load-8bit --load-4bit --quantization --num-gpus --gpus --max-gpu-memory --cpu-offloading --quant-config --context --revision --trust-remote-code --delta -v --verbose -q --quiet --debug --color -h --help'
             places=('@models @folders') many=
             ;;
         'llmctl models')
-            commands='list match show pull rm'
+            commands='list match show pull convert push rm'
             flags='-v --verbose -q --quiet --debug --color -h --help'
             places=() many=
             ;;
@@ -39,10 +39,65 @@ _llmctl_command() {
             flags='--revision --json -v --verbose -q --quiet --debug --color -h --help'
             places=('@models @folders') many=1
             ;;
+        'llmctl models convert')
+            commands=''
+            flags='--out --dtype --max-shard-size --overwrite --dry-run --revision --json -v --verbose -q --quiet --debug --color -h --help'
+            places=('@models @folders') many=
+            ;;
+        'llmctl models push')
+            commands=''
+            flags='--private --revision --message --dry-run --json -v --verbose -q --quiet --debug --color -h --help'
+            places=('@folders' '') many=
+            ;;
         'llmctl models rm')
             commands=''
             flags='--revision --yes -y --json -v --verbose -q --quiet --debug --color -h --help'
             places=('@models @folders') many=
+            ;;
+        'llmctl compress')
+            commands=''
+            flags='--method --out --group-size --skip --calibration --eval --no-eval --max-shard-size --overwrite --dry-run --revision --json -v --verbose -q --quiet --debug --color -h --help'
+            places=('@models @folders') many=
+            ;;
+        'llmctl delta')
+            commands='make apply show verify'
+            flags='-v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl delta make')
+            commands=''
+            flags='--base --target --out --format --exclude --hub-repo-id --private --max-shard-size --overwrite --dry-run --base-revision --revision --json -v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl delta apply')
+            commands=''
+            flags='--base --delta --out --max-shard-size --overwrite --dry-run --base-revision --revision --json -v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl delta show')
+            commands=''
+            flags='--revision --json -v --verbose -q --quiet --debug --color -h --help'
+            places=('') many=
+            ;;
+        'llmctl delta verify')
+            commands=''
+            flags='--base --target --base-revision --revision --json -v --verbose -q --quiet --debug --color -h --help'
+            places=('') many=
+            ;;
+        'llmctl lora')
+            commands='merge extract'
+            flags='-v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl lora merge')
+            commands=''
+            flags='--adapter --out --base --max-shard-size --overwrite --dry-run --revision --json -v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
+            ;;
+        'llmctl lora extract')
+            commands=''
+            flags='--base --target --out --rank --overwrite --dry-run --revision --json -v --verbose -q --quiet --debug --color -h --help'
+            places=() many=
             ;;
         'llmctl logs')
             commands='list show search export delete'
@@ -111,7 +166,7 @@ _llmctl_command() {
             ;;
         'llmctl serve up')
             commands=''
-            flags='--workers --apart --host --port --controller-port --api-key-file --allowed-origin --timeout --dispatch-method --drain --detach --template --task --adapter-file --max-running --max-waiting --max-step-tokens --kv-memory --no-prefix-cache --seed --device --dtype --load-8bit --load-4bit --quantization --num-gpus --gpus --max-gpu-memory --cpu-offloading --quant-config --context --revision --trust-remote-code --json -v --verbose -q --quiet --debug --color -h --help'
+            flags='--workers --apart --host --port --controller-port --api-key-file --allowed-origin --timeout --dispatch-method --drain --detach --template --task --delta --adapter-file --max-running --max-waiting --max-step-tokens --kv-memory --no-prefix-cache --seed --device --dtype --load-8bit --load-4bit --quantization --num-gpus --gpus --max-gpu-memory --cpu-offloading --quant-config --context --revision --trust-remote-code --json -v --verbose -q --quiet --debug --color -h --help'
             places=('@models @folders') many=1
             ;;
         'llmctl serve ps')
@@ -126,7 +181,7 @@ _llmctl_command() {
             ;;
         'llmctl serve worker')
             commands=''
-            flags='--model --template --task --adapter-file --host --port --api-key-file --drain --controller --token-file --worker-address --max-running --max-waiting --max-step-tokens --kv-memory --no-prefix-cache --seed --device --dtype --load-8bit --load-4bit --quantization --num-gpus --gpus --max-gpu-memory --cpu-offloading --quant-config --context --revision --trust-remote-code -v --verbose -q --quiet --debug --color -h --help'
+            flags='--model --template --task --delta --adapter-file --host --port --api-key-file --drain --controller --token-file --worker-address --max-running --max-waiting --max-step-tokens --kv-memory --no-prefix-cache --seed --device --dtype --load-8bit --load-4bit --quantization --num-gpus --gpus --max-gpu-memory --cpu-offloading --quant-config --context --revision --trust-remote-code -v --verbose -q --quiet --debug --color -h --help'
             places=('@models @folders') many=
             ;;
         'llmctl serve controller')
@@ -168,7 +223,7 @@ _llmctl_value() {
             ;;
         'llmctl chat')
             case $2 in
-                -p | --prompt | -s | --system | --url | --timeout | --temperature | --top-p | --top-k | --min-p | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | --max-new-tokens | --stop | --stop-token-id | --logprobs | --num-gpus | --gpus | --max-gpu-memory | --quant-config | --context | --revision) offers='' ;;
+                -p | --prompt | -s | --system | --url | --timeout | --temperature | --top-p | --top-k | --min-p | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | --max-new-tokens | --stop | --stop-token-id | --logprobs | --num-gpus | --gpus | --max-gpu-memory | --quant-config | --context | --revision | --delta) offers='' ;;
                 -f | --file | --messages | --template | --adapter-file | --api-key-file) offers='@files' ;;
                 --style) offers='rich simple programmatic' ;;
                 --session) offers='@sessions' ;;
@@ -219,9 +274,99 @@ _llmctl_value() {
                 *) return 1 ;;
             esac
             ;;
+        'llmctl models convert')
+            case $2 in
+                --out) offers='@folders' ;;
+                --dtype) offers='float32 bfloat16 float16' ;;
+                --max-shard-size | --revision) offers='' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl models push')
+            case $2 in
+                --revision | --message) offers='' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
         'llmctl models rm')
             case $2 in
                 --revision) offers='' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl compress')
+            case $2 in
+                --method) offers='int8 int4 fp8 nf4 gptq awq' ;;
+                --out) offers='@folders' ;;
+                --group-size | --skip | --max-shard-size | --revision) offers='' ;;
+                --calibration | --eval) offers='@files' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl delta')
+            case $2 in
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl delta make')
+            case $2 in
+                --base | --target) offers='@models @folders' ;;
+                --out) offers='@folders' ;;
+                --format) offers='exact add' ;;
+                --exclude | --hub-repo-id | --max-shard-size | --base-revision | --revision) offers='' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl delta apply')
+            case $2 in
+                --base) offers='@models @folders' ;;
+                --delta | --max-shard-size | --base-revision | --revision) offers='' ;;
+                --out) offers='@folders' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl delta show')
+            case $2 in
+                --revision) offers='' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl delta verify')
+            case $2 in
+                --base | --target) offers='@models @folders' ;;
+                --base-revision | --revision) offers='' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl lora')
+            case $2 in
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl lora merge')
+            case $2 in
+                --adapter | --max-shard-size | --revision) offers='' ;;
+                --out) offers='@folders' ;;
+                --base) offers='@models @folders' ;;
+                --color) offers='auto always never' ;;
+                *) return 1 ;;
+            esac
+            ;;
+        'llmctl lora extract')
+            case $2 in
+                --base | --target) offers='@models @folders' ;;
+                --out) offers='@folders' ;;
+                --rank | --revision) offers='' ;;
                 --color) offers='auto always never' ;;
                 *) return 1 ;;
             esac
@@ -324,7 +469,7 @@ _llmctl_value() {
             ;;
         'llmctl serve up')
             case $2 in
-                --workers | --host | --port | --controller-port | --allowed-origin | --timeout | --drain | --max-running | --max-waiting | --max-step-tokens | --kv-memory | --seed | --num-gpus | --gpus | --max-gpu-memory | --quant-config | --context | --revision) offers='' ;;
+                --workers | --host | --port | --controller-port | --allowed-origin | --timeout | --drain | --delta | --max-running | --max-waiting | --max-step-tokens | --kv-memory | --seed | --num-gpus | --gpus | --max-gpu-memory | --quant-config | --context | --revision) offers='' ;;
                 --api-key-file | --template | --adapter-file) offers='@files' ;;
                 --dispatch-method) offers='least-wait lottery prefix' ;;
                 --task) offers='auto generate embed classify' ;;
@@ -352,7 +497,7 @@ _llmctl_value() {
                 --model) offers='@models @folders' ;;
                 --template | --adapter-file | --api-key-file | --token-file) offers='@files' ;;
                 --task) offers='auto generate embed classify' ;;
-                --host | --port | --drain | --controller | --worker-address | --max-running | --max-waiting | --max-step-tokens | --kv-memory | --seed | --num-gpus | --gpus | --max-gpu-memory | --quant-config | --context | --revision) offers='' ;;
+                --delta | --host | --port | --drain | --controller | --worker-address | --max-running | --max-waiting | --max-step-tokens | --kv-memory | --seed | --num-gpus | --gpus | --max-gpu-memory | --quant-config | --context | --revision) offers='' ;;
                 --device) offers='auto cuda xpu npu mps cpu' ;;
                 --dtype) offers='auto float32 bfloat16 float16' ;;
                 --quantization) offers='int8 int4 nf4 fp4 none' ;;

@@ -48,7 +48,18 @@ function __llmctl_is_command
             'llmctl/models/match' \
             'llmctl/models/show' \
             'llmctl/models/pull' \
+            'llmctl/models/convert' \
+            'llmctl/models/push' \
             'llmctl/models/rm' \
+            'llmctl/compress' \
+            'llmctl/delta' \
+            'llmctl/delta/make' \
+            'llmctl/delta/apply' \
+            'llmctl/delta/show' \
+            'llmctl/delta/verify' \
+            'llmctl/lora' \
+            'llmctl/lora/merge' \
+            'llmctl/lora/extract' \
             'llmctl/logs' \
             'llmctl/logs/list' \
             'llmctl/logs/show' \
@@ -80,6 +91,8 @@ function __llmctl_is_group
     switch "$argv"
         case 'llmctl' \
             'llmctl/models' \
+            'llmctl/delta' \
+            'llmctl/lora' \
             'llmctl/logs' \
             'llmctl/config' \
             'llmctl/bench' \
@@ -133,6 +146,7 @@ function __llmctl_takes_value
             'llmctl/chat --quant-config' \
             'llmctl/chat --context' \
             'llmctl/chat --revision' \
+            'llmctl/chat --delta' \
             'llmctl/chat --color' \
             'llmctl/models --color' \
             'llmctl/models/list --family' \
@@ -159,8 +173,63 @@ function __llmctl_takes_value
             'llmctl/models/show --color' \
             'llmctl/models/pull --revision' \
             'llmctl/models/pull --color' \
+            'llmctl/models/convert --out' \
+            'llmctl/models/convert --dtype' \
+            'llmctl/models/convert --max-shard-size' \
+            'llmctl/models/convert --revision' \
+            'llmctl/models/convert --color' \
+            'llmctl/models/push --revision' \
+            'llmctl/models/push --message' \
+            'llmctl/models/push --color' \
             'llmctl/models/rm --revision' \
             'llmctl/models/rm --color' \
+            'llmctl/compress --method' \
+            'llmctl/compress --out' \
+            'llmctl/compress --group-size' \
+            'llmctl/compress --skip' \
+            'llmctl/compress --calibration' \
+            'llmctl/compress --eval' \
+            'llmctl/compress --max-shard-size' \
+            'llmctl/compress --revision' \
+            'llmctl/compress --color' \
+            'llmctl/delta --color' \
+            'llmctl/delta/make --base' \
+            'llmctl/delta/make --target' \
+            'llmctl/delta/make --out' \
+            'llmctl/delta/make --format' \
+            'llmctl/delta/make --exclude' \
+            'llmctl/delta/make --hub-repo-id' \
+            'llmctl/delta/make --max-shard-size' \
+            'llmctl/delta/make --base-revision' \
+            'llmctl/delta/make --revision' \
+            'llmctl/delta/make --color' \
+            'llmctl/delta/apply --base' \
+            'llmctl/delta/apply --delta' \
+            'llmctl/delta/apply --out' \
+            'llmctl/delta/apply --max-shard-size' \
+            'llmctl/delta/apply --base-revision' \
+            'llmctl/delta/apply --revision' \
+            'llmctl/delta/apply --color' \
+            'llmctl/delta/show --revision' \
+            'llmctl/delta/show --color' \
+            'llmctl/delta/verify --base' \
+            'llmctl/delta/verify --target' \
+            'llmctl/delta/verify --base-revision' \
+            'llmctl/delta/verify --revision' \
+            'llmctl/delta/verify --color' \
+            'llmctl/lora --color' \
+            'llmctl/lora/merge --adapter' \
+            'llmctl/lora/merge --out' \
+            'llmctl/lora/merge --base' \
+            'llmctl/lora/merge --max-shard-size' \
+            'llmctl/lora/merge --revision' \
+            'llmctl/lora/merge --color' \
+            'llmctl/lora/extract --base' \
+            'llmctl/lora/extract --target' \
+            'llmctl/lora/extract --out' \
+            'llmctl/lora/extract --rank' \
+            'llmctl/lora/extract --revision' \
+            'llmctl/lora/extract --color' \
             'llmctl/logs --color' \
             'llmctl/logs/list -n' \
             'llmctl/logs/list --limit' \
@@ -223,6 +292,7 @@ function __llmctl_takes_value
             'llmctl/serve/up --drain' \
             'llmctl/serve/up --template' \
             'llmctl/serve/up --task' \
+            'llmctl/serve/up --delta' \
             'llmctl/serve/up --adapter-file' \
             'llmctl/serve/up --max-running' \
             'llmctl/serve/up --max-waiting' \
@@ -244,6 +314,7 @@ function __llmctl_takes_value
             'llmctl/serve/worker --model' \
             'llmctl/serve/worker --template' \
             'llmctl/serve/worker --task' \
+            'llmctl/serve/worker --delta' \
             'llmctl/serve/worker --adapter-file' \
             'llmctl/serve/worker --host' \
             'llmctl/serve/worker --port' \
@@ -343,7 +414,10 @@ complete -c llmctl -f
 
 # llmctl
 complete -c llmctl -n '__llmctl_at llmctl 0' -a chat -d 'Chat with a model, or answer one prompt'
-complete -c llmctl -n '__llmctl_at llmctl 0' -a models -d 'List, match, show, download and remove models'
+complete -c llmctl -n '__llmctl_at llmctl 0' -a models -d 'List, match, show, download, convert and upload models'
+complete -c llmctl -n '__llmctl_at llmctl 0' -a compress -d 'Store a model\'s weights in 8 or 4 bits'
+complete -c llmctl -n '__llmctl_at llmctl 0' -a delta -d 'Make and apply deltas: what makes one model of another'
+complete -c llmctl -n '__llmctl_at llmctl 0' -a lora -d 'Merge LoRA adapters, or make one of two models'
 complete -c llmctl -n '__llmctl_at llmctl 0' -a logs -d 'Look at past conversations, export or delete them'
 complete -c llmctl -n '__llmctl_at llmctl 0' -a config -d 'Look at the settings'
 complete -c llmctl -n '__llmctl_at llmctl 0' -a bench -d 'Measure speed on this machine'
@@ -404,6 +478,7 @@ complete -c llmctl -n '__llmctl_at llmctl/chat' -l quant-config -x -d 'What a qu
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l context -x -d 'Limit on prompt and answer together; left out, the model\'s'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l revision -x -d 'Branch, tag or commit on the hub'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l trust-remote-code -d 'Run Python code of the model\'s repository'
+complete -c llmctl -n '__llmctl_at llmctl/chat' -l delta -x -d 'Apply this delta to MODEL while it loads, llmctl\'s or FastChat\'s: a folder, or a hub id'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -s q -l quiet -d 'Errors only on stderr'
 complete -c llmctl -n '__llmctl_at llmctl/chat' -l debug -d 'Show a traceback with an error'
@@ -415,6 +490,8 @@ complete -c llmctl -n '__llmctl_at llmctl/models 0' -a list -d 'List model famil
 complete -c llmctl -n '__llmctl_at llmctl/models 0' -a match -d 'Say how a model is prompted, stopped and loaded, and why'
 complete -c llmctl -n '__llmctl_at llmctl/models 0' -a show -d 'Show what a checkpoint is and whether it fits'
 complete -c llmctl -n '__llmctl_at llmctl/models 0' -a pull -d 'Download models, or what is missing of them'
+complete -c llmctl -n '__llmctl_at llmctl/models 0' -a convert -d 'Write a model\'s weights in other numbers, in shards of another size, or as safetensors'
+complete -c llmctl -n '__llmctl_at llmctl/models 0' -a push -d 'Upload a folder to the hub: a model, a delta or an adapter'
 complete -c llmctl -n '__llmctl_at llmctl/models 0' -a rm -d 'Remove a downloaded model from the cache'
 complete -c llmctl -n '__llmctl_at llmctl/models' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
 complete -c llmctl -n '__llmctl_at llmctl/models' -s q -l quiet -d 'Errors only on stderr'
@@ -484,6 +561,34 @@ complete -c llmctl -n '__llmctl_at llmctl/models/pull' -l debug -d 'Show a trace
 complete -c llmctl -n '__llmctl_at llmctl/models/pull' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
 complete -c llmctl -n '__llmctl_at llmctl/models/pull' -s h -l help -d 'Show the help'
 
+# llmctl models convert
+complete -c llmctl -n '__llmctl_at llmctl/models/convert 0' -a '(__llmctl_offer @models @folders)'
+complete -c llmctl -n '__llmctl_at llmctl/models/convert' -l out -x -a '(__llmctl_offer @folders)' -d 'The folder to write'
+complete -c llmctl -n '__llmctl_at llmctl/models/convert' -l dtype -x -a 'float32 bfloat16 float16' -d 'Numbers of the result; left out, every bit stays'
+complete -c llmctl -n '__llmctl_at llmctl/models/convert' -l max-shard-size -x -d 'Most weights in one file'
+complete -c llmctl -n '__llmctl_at llmctl/models/convert' -l overwrite -d 'Replace the folder, once the new one is whole'
+complete -c llmctl -n '__llmctl_at llmctl/models/convert' -l dry-run -d 'Only say what would be done'
+complete -c llmctl -n '__llmctl_at llmctl/models/convert' -l revision -x -d 'Branch, tag or commit on the hub'
+complete -c llmctl -n '__llmctl_at llmctl/models/convert' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/models/convert' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/models/convert' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/models/convert' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/models/convert' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/models/convert' -s h -l help -d 'Show the help'
+
+# llmctl models push
+complete -c llmctl -n '__llmctl_at llmctl/models/push 0' -a '(__llmctl_offer @folders)'
+complete -c llmctl -n '__llmctl_at llmctl/models/push' -l private -d 'Make the repository for your eyes only'
+complete -c llmctl -n '__llmctl_at llmctl/models/push' -l revision -x -d 'Upload to this branch; main if not set'
+complete -c llmctl -n '__llmctl_at llmctl/models/push' -l message -x -d 'What the commit says'
+complete -c llmctl -n '__llmctl_at llmctl/models/push' -l dry-run -d 'Only say what would be done'
+complete -c llmctl -n '__llmctl_at llmctl/models/push' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/models/push' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/models/push' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/models/push' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/models/push' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/models/push' -s h -l help -d 'Show the help'
+
 # llmctl models rm
 complete -c llmctl -n '__llmctl_at llmctl/models/rm 0' -a '(__llmctl_offer @models @folders)'
 complete -c llmctl -n '__llmctl_at llmctl/models/rm' -l revision -x -d 'Remove only this branch, tag or commit'
@@ -494,6 +599,133 @@ complete -c llmctl -n '__llmctl_at llmctl/models/rm' -s q -l quiet -d 'Errors on
 complete -c llmctl -n '__llmctl_at llmctl/models/rm' -l debug -d 'Show a traceback with an error'
 complete -c llmctl -n '__llmctl_at llmctl/models/rm' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
 complete -c llmctl -n '__llmctl_at llmctl/models/rm' -s h -l help -d 'Show the help'
+
+# llmctl compress
+complete -c llmctl -n '__llmctl_at llmctl/compress 0' -a '(__llmctl_offer @models @folders)'
+complete -c llmctl -n '__llmctl_at llmctl/compress' -l method -x -a 'int8 int4 fp8 nf4 gptq awq' -d 'How the weights are stored; gptq and awq need the package gptqmodel'
+complete -c llmctl -n '__llmctl_at llmctl/compress' -l out -x -a '(__llmctl_offer @folders)' -d 'The folder to write'
+complete -c llmctl -n '__llmctl_at llmctl/compress' -l group-size -x -d 'Weights that share a scale: 32, 64 or 128; left out, the one that divides most rows'
+complete -c llmctl -n '__llmctl_at llmctl/compress' -l skip -x -d 'Leave layers alone whose name this regular expression finds; repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/compress' -l calibration -rF -d 'Text like what the model will meet: int4 rounds by it, which takes a while'
+complete -c llmctl -n '__llmctl_at llmctl/compress' -l eval -rF -d 'Text to judge by; left out, llmctl\'s own'
+complete -c llmctl -n '__llmctl_at llmctl/compress' -l no-eval -d 'Do not judge'
+complete -c llmctl -n '__llmctl_at llmctl/compress' -l max-shard-size -x -d 'Most weights in one file'
+complete -c llmctl -n '__llmctl_at llmctl/compress' -l overwrite -d 'Replace the folder, once the new one is whole'
+complete -c llmctl -n '__llmctl_at llmctl/compress' -l dry-run -d 'Only say what would be done'
+complete -c llmctl -n '__llmctl_at llmctl/compress' -l revision -x -d 'Branch, tag or commit on the hub'
+complete -c llmctl -n '__llmctl_at llmctl/compress' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/compress' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/compress' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/compress' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/compress' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/compress' -s h -l help -d 'Show the help'
+
+# llmctl delta
+complete -c llmctl -n '__llmctl_at llmctl/delta 0' -a make -d 'Write what turns one model into another'
+complete -c llmctl -n '__llmctl_at llmctl/delta 0' -a apply -d 'Write the model that a delta makes of its base'
+complete -c llmctl -n '__llmctl_at llmctl/delta 0' -a show -d 'Show what a delta is: its base and target, what differs, how large it is'
+complete -c llmctl -n '__llmctl_at llmctl/delta 0' -a verify -d 'Read all of a delta, and of its base and target where given, and say what is not as it was'
+complete -c llmctl -n '__llmctl_at llmctl/delta' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/delta' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/delta' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/delta' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/delta' -s h -l help -d 'Show the help'
+
+# llmctl delta make
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -l base -x -a '(__llmctl_offer @models @folders)' -d 'The model that it starts from'
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -l target -x -a '(__llmctl_offer @models @folders)' -d 'The model that it leads to'
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -l out -x -a '(__llmctl_offer @folders)' -d 'The folder to write'
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -l format -x -a 'exact add' -d 'exact: the target comes back bit for bit; add: float16 differences, as FastChat has them'
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -l exclude -x -d 'Leave tensors as the base has them whose name this regular expression finds; repeatable'
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -l hub-repo-id -x -d 'Upload it to the hub too: owner/name'
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -l private -d 'Make the repository for your eyes only'
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -l max-shard-size -x -d 'Most weights in one file'
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -l overwrite -d 'Replace the folder, once the new one is whole'
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -l dry-run -d 'Only say what would be done'
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -l base-revision -x -d 'Branch, tag or commit of the base on the hub'
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -l revision -x -d 'Branch, tag or commit of the target on the hub'
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/delta/make' -s h -l help -d 'Show the help'
+
+# llmctl delta apply
+complete -c llmctl -n '__llmctl_at llmctl/delta/apply' -l base -x -a '(__llmctl_offer @models @folders)' -d 'The model that it starts from'
+complete -c llmctl -n '__llmctl_at llmctl/delta/apply' -l delta -x -d 'A folder that `llmctl delta make` wrote, or a hub id'
+complete -c llmctl -n '__llmctl_at llmctl/delta/apply' -l out -x -a '(__llmctl_offer @folders)' -d 'The folder to write'
+complete -c llmctl -n '__llmctl_at llmctl/delta/apply' -l max-shard-size -x -d 'Most weights in one file; left out, the files are as they were'
+complete -c llmctl -n '__llmctl_at llmctl/delta/apply' -l overwrite -d 'Replace the folder, once the new one is whole'
+complete -c llmctl -n '__llmctl_at llmctl/delta/apply' -l dry-run -d 'Only say what would be done'
+complete -c llmctl -n '__llmctl_at llmctl/delta/apply' -l base-revision -x -d 'Branch, tag or commit of the base on the hub'
+complete -c llmctl -n '__llmctl_at llmctl/delta/apply' -l revision -x -d 'Branch, tag or commit on the hub'
+complete -c llmctl -n '__llmctl_at llmctl/delta/apply' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/delta/apply' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/delta/apply' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/delta/apply' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/delta/apply' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/delta/apply' -s h -l help -d 'Show the help'
+
+# llmctl delta show
+complete -c llmctl -n '__llmctl_at llmctl/delta/show' -l revision -x -d 'Branch, tag or commit on the hub'
+complete -c llmctl -n '__llmctl_at llmctl/delta/show' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/delta/show' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/delta/show' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/delta/show' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/delta/show' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/delta/show' -s h -l help -d 'Show the help'
+
+# llmctl delta verify
+complete -c llmctl -n '__llmctl_at llmctl/delta/verify' -l base -x -a '(__llmctl_offer @models @folders)' -d 'Is this the base that it was made from?'
+complete -c llmctl -n '__llmctl_at llmctl/delta/verify' -l target -x -a '(__llmctl_offer @models @folders)' -d 'Is this the target, bit for bit?'
+complete -c llmctl -n '__llmctl_at llmctl/delta/verify' -l base-revision -x -d 'Branch, tag or commit of the base on the hub'
+complete -c llmctl -n '__llmctl_at llmctl/delta/verify' -l revision -x -d 'Branch, tag or commit on the hub'
+complete -c llmctl -n '__llmctl_at llmctl/delta/verify' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/delta/verify' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/delta/verify' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/delta/verify' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/delta/verify' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/delta/verify' -s h -l help -d 'Show the help'
+
+# llmctl lora
+complete -c llmctl -n '__llmctl_at llmctl/lora 0' -a merge -d 'Merge a LoRA adapter into its base: a checkpoint that needs no adapter any more'
+complete -c llmctl -n '__llmctl_at llmctl/lora 0' -a extract -d 'Make a LoRA adapter of the difference of two models, as peft and vLLM read it'
+complete -c llmctl -n '__llmctl_at llmctl/lora' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/lora' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/lora' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/lora' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/lora' -s h -l help -d 'Show the help'
+
+# llmctl lora merge
+complete -c llmctl -n '__llmctl_at llmctl/lora/merge' -l adapter -x -d 'The adapter: a folder that peft saved, or a hub id'
+complete -c llmctl -n '__llmctl_at llmctl/lora/merge' -l out -x -a '(__llmctl_offer @folders)' -d 'The folder to write'
+complete -c llmctl -n '__llmctl_at llmctl/lora/merge' -l base -x -a '(__llmctl_offer @models @folders)' -d 'Its base: a folder, `demo`, or a hub id; left out, the one that the adapter names'
+complete -c llmctl -n '__llmctl_at llmctl/lora/merge' -l max-shard-size -x -d 'Most weights in one file'
+complete -c llmctl -n '__llmctl_at llmctl/lora/merge' -l overwrite -d 'Replace the folder, once the new one is whole'
+complete -c llmctl -n '__llmctl_at llmctl/lora/merge' -l dry-run -d 'Only say what would be done'
+complete -c llmctl -n '__llmctl_at llmctl/lora/merge' -l revision -x -d 'Branch, tag or commit on the hub'
+complete -c llmctl -n '__llmctl_at llmctl/lora/merge' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/lora/merge' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/lora/merge' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/lora/merge' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/lora/merge' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/lora/merge' -s h -l help -d 'Show the help'
+
+# llmctl lora extract
+complete -c llmctl -n '__llmctl_at llmctl/lora/extract' -l base -x -a '(__llmctl_offer @models @folders)' -d 'What it was tuned from: a folder, `demo`, or a hub id'
+complete -c llmctl -n '__llmctl_at llmctl/lora/extract' -l target -x -a '(__llmctl_offer @models @folders)' -d 'The tuned model: a folder, `demo`, or a hub id'
+complete -c llmctl -n '__llmctl_at llmctl/lora/extract' -l out -x -a '(__llmctl_offer @folders)' -d 'The folder to write'
+complete -c llmctl -n '__llmctl_at llmctl/lora/extract' -l rank -x -d 'Rank of the adapter\'s matrices'
+complete -c llmctl -n '__llmctl_at llmctl/lora/extract' -l overwrite -d 'Replace the folder, once the new one is whole'
+complete -c llmctl -n '__llmctl_at llmctl/lora/extract' -l dry-run -d 'Only say what would be done'
+complete -c llmctl -n '__llmctl_at llmctl/lora/extract' -l revision -x -d 'Branch, tag or commit on the hub'
+complete -c llmctl -n '__llmctl_at llmctl/lora/extract' -l json -d 'Print JSON; errors too, as one object on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/lora/extract' -s v -l verbose -d 'Say what is chosen and why; twice for everything'
+complete -c llmctl -n '__llmctl_at llmctl/lora/extract' -s q -l quiet -d 'Errors only on stderr'
+complete -c llmctl -n '__llmctl_at llmctl/lora/extract' -l debug -d 'Show a traceback with an error'
+complete -c llmctl -n '__llmctl_at llmctl/lora/extract' -l color -x -a 'auto always never' -d 'Colour; auto looks at the terminal and NO_COLOR'
+complete -c llmctl -n '__llmctl_at llmctl/lora/extract' -s h -l help -d 'Show the help'
 
 # llmctl logs
 complete -c llmctl -n '__llmctl_at llmctl/logs 0' -a list -d 'List conversations, the most recent first'
@@ -671,12 +903,13 @@ complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l drain -x -d 'How long ope
 complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l detach -d 'Return when all is served; llmctl serve stop ends the fleet'
 complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l template -rF -d 'Chat template instead of the model\'s; of several models MODEL=FILE|NAME'
 complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l task -x -a 'auto generate embed classify' -d 'What a model is to do, auto: by its files; of several models MODEL=TASK'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l delta -x -d 'Apply it to the model while it loads, a folder or hub id; of several models MODEL=DELTA'
 complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l adapter-file -rF -d 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable'
-complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l max-running -x -d 'Requests that run at once in each worker; left out, as suits the device'
-complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l max-waiting -x -d 'Requests that may wait in each worker, 512 if not set; more are told 429'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l max-running -x -d 'Requests that run at once in a worker; left out, as suits the device'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l max-waiting -x -d 'Requests that may wait in a worker, 512 if not set; more are told 429'
 complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l max-step-tokens -x -d 'Tokens that are computed together; left out, as suits the device'
 complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l kv-memory -x -d 'Memory for keys and values of each model: 4GiB; left out, what is free'
-complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l no-prefix-cache -d 'Compute what prompts have in common anew'
+complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l no-prefix-cache -d 'Compute what prompts have in common anew each time'
 complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l seed -x -d 'The same seed gives the same answer'
 complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l device -x -a 'auto cuda xpu npu mps cpu' -d 'Where the model runs; auto is the best there is'
 complete -c llmctl -n '__llmctl_at llmctl/serve/up' -l dtype -x -a 'auto float32 bfloat16 float16' -d 'Numbers that it computes in'
@@ -721,6 +954,7 @@ complete -c llmctl -n '__llmctl_at llmctl/serve/worker 0' -a '(__llmctl_offer @m
 complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l model -x -a '(__llmctl_offer @models @folders)' -d 'A further model; A,B=MODEL has two names'
 complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l template -rF -d 'Chat template instead of the model\'s; of several models MODEL=FILE|NAME'
 complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l task -x -a 'auto generate embed classify' -d 'What a model is to do, auto: by its files; of several models MODEL=TASK'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l delta -x -d 'Apply it to the model while it loads, a folder or hub id; of several models MODEL=DELTA'
 complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l adapter-file -rF -d 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable'
 complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l host -x -d 'Where to listen; 0.0.0.0 is everywhere, and asks for a key or token'
 complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l port -x -d '0 is one that is free'
@@ -729,8 +963,8 @@ complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l drain -x -d 'How long
 complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l controller -x -d 'Report to this controller; repeatable'
 complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l token-file -rF -d 'File with the token of the fleet; else LLMCTL_CLUSTER_TOKEN_FILE names it'
 complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l worker-address -x -d 'Where gateways reach this worker; left out, where it listens'
-complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l max-running -x -d 'Requests that run at once; left out, as suits the device'
-complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l max-waiting -x -d 'Requests that may wait; more are told 429'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l max-running -x -d 'Requests that run at once in a worker; left out, as suits the device'
+complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l max-waiting -x -d 'Requests that may wait in a worker, 512 if not set; more are told 429'
 complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l max-step-tokens -x -d 'Tokens that are computed together; left out, as suits the device'
 complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l kv-memory -x -d 'Memory for keys and values of each model: 4GiB; left out, what is free'
 complete -c llmctl -n '__llmctl_at llmctl/serve/worker' -l no-prefix-cache -d 'Compute what prompts have in common anew each time'

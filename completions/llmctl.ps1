@@ -12,7 +12,10 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
             IsLastRepeatable = $false
             Commands = @(
                 @{ Name = 'chat'; Help = 'Chat with a model, or answer one prompt' }
-                @{ Name = 'models'; Help = 'List, match, show, download and remove models' }
+                @{ Name = 'models'; Help = 'List, match, show, download, convert and upload models' }
+                @{ Name = 'compress'; Help = 'Store a model''s weights in 8 or 4 bits' }
+                @{ Name = 'delta'; Help = 'Make and apply deltas: what makes one model of another' }
+                @{ Name = 'lora'; Help = 'Merge LoRA adapters, or make one of two models' }
                 @{ Name = 'logs'; Help = 'Look at past conversations, export or delete them' }
                 @{ Name = 'config'; Help = 'Look at the settings' }
                 @{ Name = 'bench'; Help = 'Measure speed on this machine' }
@@ -80,6 +83,7 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
                 @{ Names = @('--context'); Offers = ''; Help = 'Limit on prompt and answer together; left out, the model''s' }
                 @{ Names = @('--revision'); Offers = ''; Help = 'Branch, tag or commit on the hub' }
                 @{ Names = @('--trust-remote-code'); Offers = $null; Help = 'Run Python code of the model''s repository' }
+                @{ Names = @('--delta'); Offers = ''; Help = 'Apply this delta to MODEL while it loads, llmctl''s or FastChat''s: a folder, or a hub id' }
                 @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
                 @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
                 @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
@@ -95,6 +99,8 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
                 @{ Name = 'match'; Help = 'Say how a model is prompted, stopped and loaded, and why' }
                 @{ Name = 'show'; Help = 'Show what a checkpoint is and whether it fits' }
                 @{ Name = 'pull'; Help = 'Download models, or what is missing of them' }
+                @{ Name = 'convert'; Help = 'Write a model''s weights in other numbers, in shards of another size, or as safetensors' }
+                @{ Name = 'push'; Help = 'Upload a folder to the hub: a model, a delta or an adapter' }
                 @{ Name = 'rm'; Help = 'Remove a downloaded model from the cache' }
             )
             Flags = @(
@@ -188,6 +194,44 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
                 @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
             )
         }
+        'llmctl models convert' = @{
+            Arguments = @('@models @folders')
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--out'); Offers = '@folders'; Help = 'The folder to write' }
+                @{ Names = @('--dtype'); Offers = 'float32 bfloat16 float16'; Help = 'Numbers of the result; left out, every bit stays' }
+                @{ Names = @('--max-shard-size'); Offers = ''; Help = 'Most weights in one file' }
+                @{ Names = @('--overwrite'); Offers = $null; Help = 'Replace the folder, once the new one is whole' }
+                @{ Names = @('--dry-run'); Offers = $null; Help = 'Only say what would be done' }
+                @{ Names = @('--revision'); Offers = ''; Help = 'Branch, tag or commit on the hub' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl models push' = @{
+            Arguments = @('@folders', '')
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--private'); Offers = $null; Help = 'Make the repository for your eyes only' }
+                @{ Names = @('--revision'); Offers = ''; Help = 'Upload to this branch; main if not set' }
+                @{ Names = @('--message'); Offers = ''; Help = 'What the commit says' }
+                @{ Names = @('--dry-run'); Offers = $null; Help = 'Only say what would be done' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
         'llmctl models rm' = @{
             Arguments = @('@models @folders')
             IsLastRepeatable = $false
@@ -196,6 +240,186 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
             Flags = @(
                 @{ Names = @('--revision'); Offers = ''; Help = 'Remove only this branch, tag or commit' }
                 @{ Names = @('--yes', '-y'); Offers = $null; Help = 'Do not ask' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl compress' = @{
+            Arguments = @('@models @folders')
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--method'); Offers = 'int8 int4 fp8 nf4 gptq awq'; Help = 'How the weights are stored; gptq and awq need the package gptqmodel' }
+                @{ Names = @('--out'); Offers = '@folders'; Help = 'The folder to write' }
+                @{ Names = @('--group-size'); Offers = ''; Help = 'Weights that share a scale: 32, 64 or 128; left out, the one that divides most rows' }
+                @{ Names = @('--skip'); Offers = ''; Help = 'Leave layers alone whose name this regular expression finds; repeatable' }
+                @{ Names = @('--calibration'); Offers = '@files'; Help = 'Text like what the model will meet: int4 rounds by it, which takes a while' }
+                @{ Names = @('--eval'); Offers = '@files'; Help = 'Text to judge by; left out, llmctl''s own' }
+                @{ Names = @('--no-eval'); Offers = $null; Help = 'Do not judge' }
+                @{ Names = @('--max-shard-size'); Offers = ''; Help = 'Most weights in one file' }
+                @{ Names = @('--overwrite'); Offers = $null; Help = 'Replace the folder, once the new one is whole' }
+                @{ Names = @('--dry-run'); Offers = $null; Help = 'Only say what would be done' }
+                @{ Names = @('--revision'); Offers = ''; Help = 'Branch, tag or commit on the hub' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl delta' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+                @{ Name = 'make'; Help = 'Write what turns one model into another' }
+                @{ Name = 'apply'; Help = 'Write the model that a delta makes of its base' }
+                @{ Name = 'show'; Help = 'Show what a delta is: its base and target, what differs, how large it is' }
+                @{ Name = 'verify'; Help = 'Read all of a delta, and of its base and target where given, and say what is not as it was' }
+            )
+            Flags = @(
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl delta make' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--base'); Offers = '@models @folders'; Help = 'The model that it starts from' }
+                @{ Names = @('--target'); Offers = '@models @folders'; Help = 'The model that it leads to' }
+                @{ Names = @('--out'); Offers = '@folders'; Help = 'The folder to write' }
+                @{ Names = @('--format'); Offers = 'exact add'; Help = 'exact: the target comes back bit for bit; add: float16 differences, as FastChat has them' }
+                @{ Names = @('--exclude'); Offers = ''; Help = 'Leave tensors as the base has them whose name this regular expression finds; repeatable' }
+                @{ Names = @('--hub-repo-id'); Offers = ''; Help = 'Upload it to the hub too: owner/name' }
+                @{ Names = @('--private'); Offers = $null; Help = 'Make the repository for your eyes only' }
+                @{ Names = @('--max-shard-size'); Offers = ''; Help = 'Most weights in one file' }
+                @{ Names = @('--overwrite'); Offers = $null; Help = 'Replace the folder, once the new one is whole' }
+                @{ Names = @('--dry-run'); Offers = $null; Help = 'Only say what would be done' }
+                @{ Names = @('--base-revision'); Offers = ''; Help = 'Branch, tag or commit of the base on the hub' }
+                @{ Names = @('--revision'); Offers = ''; Help = 'Branch, tag or commit of the target on the hub' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl delta apply' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--base'); Offers = '@models @folders'; Help = 'The model that it starts from' }
+                @{ Names = @('--delta'); Offers = ''; Help = 'A folder that `llmctl delta make` wrote, or a hub id' }
+                @{ Names = @('--out'); Offers = '@folders'; Help = 'The folder to write' }
+                @{ Names = @('--max-shard-size'); Offers = ''; Help = 'Most weights in one file; left out, the files are as they were' }
+                @{ Names = @('--overwrite'); Offers = $null; Help = 'Replace the folder, once the new one is whole' }
+                @{ Names = @('--dry-run'); Offers = $null; Help = 'Only say what would be done' }
+                @{ Names = @('--base-revision'); Offers = ''; Help = 'Branch, tag or commit of the base on the hub' }
+                @{ Names = @('--revision'); Offers = ''; Help = 'Branch, tag or commit on the hub' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl delta show' = @{
+            Arguments = @('')
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--revision'); Offers = ''; Help = 'Branch, tag or commit on the hub' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl delta verify' = @{
+            Arguments = @('')
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--base'); Offers = '@models @folders'; Help = 'Is this the base that it was made from?' }
+                @{ Names = @('--target'); Offers = '@models @folders'; Help = 'Is this the target, bit for bit?' }
+                @{ Names = @('--base-revision'); Offers = ''; Help = 'Branch, tag or commit of the base on the hub' }
+                @{ Names = @('--revision'); Offers = ''; Help = 'Branch, tag or commit on the hub' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl lora' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+                @{ Name = 'merge'; Help = 'Merge a LoRA adapter into its base: a checkpoint that needs no adapter any more' }
+                @{ Name = 'extract'; Help = 'Make a LoRA adapter of the difference of two models, as peft and vLLM read it' }
+            )
+            Flags = @(
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl lora merge' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--adapter'); Offers = ''; Help = 'The adapter: a folder that peft saved, or a hub id' }
+                @{ Names = @('--out'); Offers = '@folders'; Help = 'The folder to write' }
+                @{ Names = @('--base'); Offers = '@models @folders'; Help = 'Its base: a folder, `demo`, or a hub id; left out, the one that the adapter names' }
+                @{ Names = @('--max-shard-size'); Offers = ''; Help = 'Most weights in one file' }
+                @{ Names = @('--overwrite'); Offers = $null; Help = 'Replace the folder, once the new one is whole' }
+                @{ Names = @('--dry-run'); Offers = $null; Help = 'Only say what would be done' }
+                @{ Names = @('--revision'); Offers = ''; Help = 'Branch, tag or commit on the hub' }
+                @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
+                @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
+                @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
+                @{ Names = @('--debug'); Offers = $null; Help = 'Show a traceback with an error' }
+                @{ Names = @('--color'); Offers = 'auto always never'; Help = 'Colour; auto looks at the terminal and NO_COLOR' }
+                @{ Names = @('-h', '--help'); Offers = $null; Help = 'Show the help' }
+            )
+        }
+        'llmctl lora extract' = @{
+            Arguments = @()
+            IsLastRepeatable = $false
+            Commands = @(
+            )
+            Flags = @(
+                @{ Names = @('--base'); Offers = '@models @folders'; Help = 'What it was tuned from: a folder, `demo`, or a hub id' }
+                @{ Names = @('--target'); Offers = '@models @folders'; Help = 'The tuned model: a folder, `demo`, or a hub id' }
+                @{ Names = @('--out'); Offers = '@folders'; Help = 'The folder to write' }
+                @{ Names = @('--rank'); Offers = ''; Help = 'Rank of the adapter''s matrices' }
+                @{ Names = @('--overwrite'); Offers = $null; Help = 'Replace the folder, once the new one is whole' }
+                @{ Names = @('--dry-run'); Offers = $null; Help = 'Only say what would be done' }
+                @{ Names = @('--revision'); Offers = ''; Help = 'Branch, tag or commit on the hub' }
                 @{ Names = @('--json'); Offers = $null; Help = 'Print JSON; errors too, as one object on stderr' }
                 @{ Names = @('-v', '--verbose'); Offers = $null; Help = 'Say what is chosen and why; twice for everything' }
                 @{ Names = @('-q', '--quiet'); Offers = $null; Help = 'Errors only on stderr' }
@@ -458,12 +682,13 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
                 @{ Names = @('--detach'); Offers = $null; Help = 'Return when all is served; llmctl serve stop ends the fleet' }
                 @{ Names = @('--template'); Offers = '@files'; Help = 'Chat template instead of the model''s; of several models MODEL=FILE|NAME' }
                 @{ Names = @('--task'); Offers = 'auto generate embed classify'; Help = 'What a model is to do, auto: by its files; of several models MODEL=TASK' }
+                @{ Names = @('--delta'); Offers = ''; Help = 'Apply it to the model while it loads, a folder or hub id; of several models MODEL=DELTA' }
                 @{ Names = @('--adapter-file'); Offers = '@files'; Help = 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable' }
-                @{ Names = @('--max-running'); Offers = ''; Help = 'Requests that run at once in each worker; left out, as suits the device' }
-                @{ Names = @('--max-waiting'); Offers = ''; Help = 'Requests that may wait in each worker, 512 if not set; more are told 429' }
+                @{ Names = @('--max-running'); Offers = ''; Help = 'Requests that run at once in a worker; left out, as suits the device' }
+                @{ Names = @('--max-waiting'); Offers = ''; Help = 'Requests that may wait in a worker, 512 if not set; more are told 429' }
                 @{ Names = @('--max-step-tokens'); Offers = ''; Help = 'Tokens that are computed together; left out, as suits the device' }
                 @{ Names = @('--kv-memory'); Offers = ''; Help = 'Memory for keys and values of each model: 4GiB; left out, what is free' }
-                @{ Names = @('--no-prefix-cache'); Offers = $null; Help = 'Compute what prompts have in common anew' }
+                @{ Names = @('--no-prefix-cache'); Offers = $null; Help = 'Compute what prompts have in common anew each time' }
                 @{ Names = @('--seed'); Offers = ''; Help = 'The same seed gives the same answer' }
                 @{ Names = @('--device'); Offers = 'auto cuda xpu npu mps cpu'; Help = 'Where the model runs; auto is the best there is' }
                 @{ Names = @('--dtype'); Offers = 'auto float32 bfloat16 float16'; Help = 'Numbers that it computes in' }
@@ -525,6 +750,7 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
                 @{ Names = @('--model'); Offers = '@models @folders'; Help = 'A further model; A,B=MODEL has two names' }
                 @{ Names = @('--template'); Offers = '@files'; Help = 'Chat template instead of the model''s; of several models MODEL=FILE|NAME' }
                 @{ Names = @('--task'); Offers = 'auto generate embed classify'; Help = 'What a model is to do, auto: by its files; of several models MODEL=TASK' }
+                @{ Names = @('--delta'); Offers = ''; Help = 'Apply it to the model while it loads, a folder or hub id; of several models MODEL=DELTA' }
                 @{ Names = @('--adapter-file'); Offers = '@files'; Help = 'Families of your own: rows (.toml) or classes (.py, which is run); repeatable' }
                 @{ Names = @('--host'); Offers = ''; Help = 'Where to listen; 0.0.0.0 is everywhere, and asks for a key or token' }
                 @{ Names = @('--port'); Offers = ''; Help = '0 is one that is free' }
@@ -533,8 +759,8 @@ Register-ArgumentCompleter -Native -CommandName 'llmctl', 'llmctl.exe' -ScriptBl
                 @{ Names = @('--controller'); Offers = ''; Help = 'Report to this controller; repeatable' }
                 @{ Names = @('--token-file'); Offers = '@files'; Help = 'File with the token of the fleet; else LLMCTL_CLUSTER_TOKEN_FILE names it' }
                 @{ Names = @('--worker-address'); Offers = ''; Help = 'Where gateways reach this worker; left out, where it listens' }
-                @{ Names = @('--max-running'); Offers = ''; Help = 'Requests that run at once; left out, as suits the device' }
-                @{ Names = @('--max-waiting'); Offers = ''; Help = 'Requests that may wait; more are told 429' }
+                @{ Names = @('--max-running'); Offers = ''; Help = 'Requests that run at once in a worker; left out, as suits the device' }
+                @{ Names = @('--max-waiting'); Offers = ''; Help = 'Requests that may wait in a worker, 512 if not set; more are told 429' }
                 @{ Names = @('--max-step-tokens'); Offers = ''; Help = 'Tokens that are computed together; left out, as suits the device' }
                 @{ Names = @('--kv-memory'); Offers = ''; Help = 'Memory for keys and values of each model: 4GiB; left out, what is free' }
                 @{ Names = @('--no-prefix-cache'); Offers = $null; Help = 'Compute what prompts have in common anew each time' }

@@ -33,7 +33,7 @@ class Entry:
 COMMANDS: dict[str, Entry] = {
     "chat": Entry("Chat with a model, or answer one prompt.", "llmctl.cli.chat.command:chat"),
     "models": Entry(
-        "List, match, show, download and remove models.",
+        "List, match, show, download, convert and upload models.",
         commands={
             "list": Entry(
                 "List model families, or the models on this machine.", "llmctl.cli.models.listing:list_models"
@@ -44,7 +44,54 @@ COMMANDS: dict[str, Entry] = {
             ),
             "show": Entry("Show what a checkpoint is and whether it fits.", "llmctl.cli.models.show:show"),
             "pull": Entry("Download models, or what is missing of them.", "llmctl.cli.models.pull:pull"),
+            "convert": Entry(
+                "Write a model's weights in other numbers, in shards of another size, or as safetensors.",
+                "llmctl.cli.models.convert:convert",
+            ),
+            "push": Entry(
+                "Upload a folder to the hub: a model, a delta or an adapter.", "llmctl.cli.models.push:push"
+            ),
             "rm": Entry("Remove a downloaded model from the cache.", "llmctl.cli.models.rm:rm"),
+        },
+    ),
+    "compress": Entry(
+        "Store a model's weights in 8 or 4 bits.",
+        "llmctl.cli.compress:compress",
+    ),
+    "delta": Entry(
+        "Make and apply deltas: what makes one model of another.",
+        commands={
+            "make": Entry(
+                "Write what turns one model into another.",
+                "llmctl.cli.delta.make:make",
+                refused="llmctl.cli.delta.flags:OF_MAKE",
+            ),
+            "apply": Entry(
+                "Write the model that a delta makes of its base.",
+                "llmctl.cli.delta.apply:apply",
+                refused="llmctl.cli.delta.flags:OF_APPLY",
+            ),
+            "show": Entry(
+                "Show what a delta is: its base and target, what differs, how large it is.",
+                "llmctl.cli.delta.show:show",
+            ),
+            "verify": Entry(
+                "Read all of a delta, and of its base and target where given, and say what is not as it was.",
+                "llmctl.cli.delta.verify:verify",
+            ),
+        },
+    ),
+    "lora": Entry(
+        "Merge LoRA adapters, or make one of two models.",
+        commands={
+            "merge": Entry(
+                "Merge a LoRA adapter into its base: a checkpoint that needs no adapter any more.",
+                "llmctl.cli.lora.merge:merge",
+            ),
+            "extract": Entry(
+                "Make a LoRA adapter of the difference of two models, as peft and vLLM read it.",
+                "llmctl.cli.lora.extract:extract",
+            ),
         },
     ),
     "logs": Entry(

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.adapters.spec import USER_RANK
@@ -17,15 +18,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def family_of(model: str, adapter_files: Sequence[str]) -> "Family | None":
+def family_of(model: str, adapter_files: Sequence[str], *, folder: Path | None = None) -> "Family | None":
     """The family of a model; None when none fits, or several do, which only a missing template makes matter.
+
+    `folder` is where its files are, for those that lie elsewhere than the name says.
 
     Raises `UsageError` for a model that only runs behind an API, and what a broken adapter file raises.
     """
     from llmctl.cli.models.families import registry
     from llmctl.cli.models.lookup import Lookup
 
-    found = Lookup(registry=registry(list(adapter_files))).find(model)
+    found = Lookup(registry=registry(list(adapter_files))).find(model, folder=folder)
     family = found.family
     # Damaged files are told by whoever loads them, and a model that is still to come is looked at again.
     if found.error is not None and found.folder is not None and not isinstance(found.error, BadFileError):

@@ -12,12 +12,14 @@ from llmctl.core.places import Places
 from llmctl.core.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from llmctl.adapters.spec import Family
+    from llmctl.artifacts.delta.find import Found
     from llmctl.core.progress import Progress
     from llmctl.engine.pooling.model import PooledModel
+    from llmctl.loading.checkpoint import Checkpoint
     from llmctl.loading.hub.fetch import RemoteFile
     from llmctl.loading.loader import LoadedModel, LoadRequest
     from llmctl.loading.pooled import Task
@@ -34,11 +36,35 @@ class ModelSource:
     trust_remote_code: bool = False
     adapter_files: tuple[str, ...] = ()
     """Families of the user's own, TOML or Python."""
+    delta: str | None = None
+    """What is applied to it while it loads, a folder or hub id."""
 
     @property
     def model(self) -> str:
         """Its name, folder or file."""
         return self.settings.model
+
+    def told(self, progress: "Progress") -> "Told":
+        """What is known of it before it is found; a delta of the hub is downloaded for that.
+
+        Raises what `artifacts.delta.find.find` and `family_of` raise.
+        """
+        if self.delta is None:
+            return Told(family=family_of(self.model, self.adapter_files))
+        from llmctl.artifacts.delta.find import find
+
+        found = find(self.delta, revision=None, progress=progress)
+        # The base is of another family, or of none.
+        family = family_of(found.target_name, self.adapter_files, folder=found.folder)
+        return Told(family=family, delta=found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What files and names tell of a model."""
+
+    family: "Family | None"
+    delta: "Found | None" = None
 
 
 def load_text_model(source: ModelSource, progress: "Progress") -> "tuple[LoadedModel, Family | None]":
@@ -49,13 +75,13 @@ def load_text_model(source: ModelSource, progress: "Progress") -> "tuple[LoadedM
 
     log.tame_libraries()
     was_here = find_here(source.model, os.environ) is not None
-    family = family_of(source.model, source.adapter_files)
-    loaded = load(_request(source, family), progress)
+    told = source.told(progress)
+    loaded = load(_request(source, told), progress)
     # A model that has just been downloaded tells more than its name did.
-    if family is None and not was_here:
-        family = family_of(source.model, source.adapter_files)
+    if told.family is None and not was_here:
+        told = source.told(progress)
     _remember(source)
-    return suited(loaded, family), family
+    return suited(loaded, told.family), told.family
 
 
 def load_pooled_model(source: ModelSource, progress: "Progress", *, task: "Task | None") -> "PooledModel":
@@ -67,8 +93,7 @@ def load_pooled_model(source: ModelSource, progress: "Progress", *, task: "Task 
     from llmctl.engine.pooling.model import load_pooled
 
     log.tame_libraries()
-    family = family_of(source.model, source.adapter_files)
-    pooled = load_pooled(_request(source, family), progress, task=task)
+    pooled = load_pooled(_request(source, source.told(progress)), progress, task=task)
     _remember(source)
     return pooled
 
@@ -79,24 +104,23 @@ def writes_text(source: ModelSource, progress: "Progress") -> bool:
     Raises what `loading.checkpoint.locate` raises.
     """
     progress.stage("start torch")
-    from llmctl.loading.checkpoint import locate
-
     log.tame_libraries()
-    family = family_of(source.model, source.adapter_files)
-    if family is not None and family.generates == "none":
+    told = source.told(progress)
+    if told.family is not None and told.family.generates == "none":
         return False
-    request = _request(source, family)
+    request = _request(source, told)
 
     def look(folder: "Path", weights: "Sequence[RemoteFile]") -> None:
         _refuse_early(request, folder, weights)
 
-    checkpoint = locate(source.model, revision=source.revision, progress=progress, before_weights=look)
+    checkpoint = request.locate(progress, before_weights=look)
     return _is_writer(checkpoint.config, checkpoint.folder, request)
 
 
-def _request(source: ModelSource, family: "Family | None") -> "LoadRequest":
+def _request(source: ModelSource, told: Told) -> "LoadRequest":
     from llmctl.loading.loader import LoadRequest
 
+    family = told.family
     return LoadRequest(
         model=source.model,
         revision=source.revision,
@@ -106,7 +130,14 @@ def _request(source: ModelSource, family: "Family | None") -> "LoadRequest":
         trust_remote_code=source.trust_remote_code,
         generates=family.generates if family is not None else None,
         own_loader=own_loader(family),
+        patched=_applying(told.delta) if told.delta is not None else None,
     )
+
+
+def _applying(delta: "Found") -> "Callable[[Checkpoint], Checkpoint]":
+    from llmctl.artifacts.delta.patch import patched
+
+    return lambda base: patched(base, delta)
 
 
 def _remember(source: ModelSource) -> None:

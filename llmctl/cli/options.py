@@ -151,6 +151,14 @@ Revision = Annotated[str | None, _loading("Branch, tag or commit on the hub.", m
 TrustRemoteCode = Annotated[
     bool, _loading("Run Python code of the model's repository. Read it first.", "--trust-remote-code")
 ]
+Delta = Annotated[
+    str | None,
+    _loading(
+        "Apply this delta to MODEL while it loads, llmctl's or FastChat's: a folder, or a hub id.",
+        "--delta",
+        metavar="DELTA",
+    ),
+]
 
 Load8bit = Annotated[bool, _loading("Pack the weights into 8 bits while they load.", "--load-8bit")]
 Load4bit = Annotated[bool, _loading("Pack them into 4 bits, the way that is fastest here.", "--load-4bit")]

@@ -4,6 +4,8 @@ from types import TracebackType
 
 from rich.console import Console as RichConsole
 
+from llmctl.cli.markdown.controls import shown
+
 
 class RichProgress:
     """`core.progress.Progress` drawn by rich: a spinner, and a bar with rate and ETA for bytes."""
@@ -19,7 +21,7 @@ class RichProgress:
             TransferSpeedColumn,
         )
 
-        head = (SpinnerColumn(), TextColumn("{task.description}"))
+        head = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
         self._plain = Progress(*head, console=console, transient=True)
         rate = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(compact=True))
         self._bytes = Progress(*head, BarColumn(), *rate, console=console, transient=True)
@@ -37,7 +39,8 @@ class RichProgress:
         """The last stage's line makes way for the new one."""
         self._stop()
         self._live = self._plain if total_bytes is None else self._bytes
-        self._task = self._live.add_task(name, total=total_bytes)
+        # Names of models stand in it, which somebody else chose.
+        self._task = self._live.add_task(shown(" ".join(name.split())), total=total_bytes)
         self._live.start()
 
     def advance(self, num_bytes: int) -> None:

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from llmctl.core.errors import BadFileError, DoesNotFitError, UsageError
 from llmctl.core.progress import Progress
-from llmctl.loading import architecture, devices, memory, quantiser
+from llmctl.loading import adapted, architecture, devices, memory, quantiser
 from llmctl.loading.checkpoint import Checkpoint
 from llmctl.loading.planning.plan import LoadPlan
-from llmctl.loading.reading import StoredTensor, check_numbers, stored_tensors
+from llmctl.loading.reading import StoredTensor, check_numbers, tensors_of
 from llmctl.loading.unreadable import UNREADABLE, first_line
 from llmctl.quant import prepare, select
 from llmctl.quant.activations import Memo
@@ -167,7 +167,10 @@ def _from_tensors(assembly: Assembly) -> Any:
     if model_class is None:
         model_class, config = architecture.model_class(config)
     own = _quantisation(assembly)
-    tensors = dict(_tensors(assembly, own))
+    tensors: dict[str, Any] = dict(_tensors(assembly, own))
+    if checkpoint.adapter is not None:
+        base = adapted.Base(checkpoint=checkpoint, config=config, tensors=tensors, reader=assembly.reader)
+        tensors = adapted.merged(base, adapted.skeleton(model_class, config), assembly.dtype)
     _check_layers(assembly, len(tensors))
     assembly.progress.stage(f"load {checkpoint.name}", total_bytes=checkpoint.num_bytes)
     try:
@@ -218,7 +221,7 @@ def _tensors(
     assembly: Assembly, own: "quantiser.LlmctlConfig | None"
 ) -> Iterator[tuple[str, StoredTensor | QuantisedTensor]]:
     """What the checkpoint holds, the parts of one quantised weight as one tensor by its dense name."""
-    stored = stored_tensors(assembly.checkpoint.weight_files, assembly.progress.advance)
+    stored = tensors_of(assembly.checkpoint, assembly.progress.advance)
     reader = assembly.reader
     if reader is None:
         for name, tensor in stored.items():
@@ -251,7 +254,7 @@ def _is_no_float(tensor: StoredTensor) -> bool:
     return tensor.entry.dtype not in _FLOATS and tensor.name.endswith(("weight", "_proj"))
 
 
-def _check_types(tensors: Mapping[str, StoredTensor | QuantisedTensor], model: Any) -> None:
+def _check_types(tensors: Mapping[str, Any], model: Any) -> None:
     """Masks and tables of positions are whole numbers; a tensor of another name may be a parameter."""
     parameters = dict(model.named_parameters())
     for name, tensor in tensors.items():
@@ -299,6 +302,8 @@ def _from_folder(assembly: Assembly) -> Any:
         **assembly.options,
     )
     _check_report(assembly, report, model.config)
+    if checkpoint.adapter is not None:
+        adapted.merge_into(checkpoint, model)
     _check_overflow(assembly, model)
     for name, parameter in model.named_parameters():
         check_numbers(f"{checkpoint.gguf or checkpoint.name}: {name}", parameter.detach())
@@ -308,7 +313,13 @@ def _from_folder(assembly: Assembly) -> Any:
 
 
 def _refuse_what_a_folder_cannot(assembly: Assembly) -> None:
-    name, plan = assembly.checkpoint.name, assembly.plan
+    name, plan, patch = assembly.checkpoint.name, assembly.plan, assembly.checkpoint.patch
+    if patch is not None:
+        raise BadFileError(
+            f"{name} runs on code of its own repository, which loads by itself and knows nothing of "
+            f"{patch.title}",
+            hint="apply it first: llmctl delta apply",
+        )
     if plan.quant is not None and plan.device_map is not None:
         raise UsageError(
             f"{name} is loaded by transformers alone, which cannot spread it and quantise it at once",

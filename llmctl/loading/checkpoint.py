@@ -4,11 +4,12 @@ Reads JSON and the headers of weights only, so it knows a model of any size in a
 """
 
 import difflib
+import os
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmctl.core.errors import BadFileError, NotFoundError, UsageError
 from llmctl.core.places import expanded
@@ -18,13 +19,44 @@ from llmctl.loading.gguf.head import SUFFIX as GGUF_SUFFIX
 from llmctl.loading.gguf.head import read_gguf
 from llmctl.loading.gguf.model import check_architecture, config_of
 from llmctl.loading.gguf.names import find_gguf, find_tagged, names_in, split_name
-from llmctl.loading.header import read_header
+from llmctl.loading.header import TensorEntry, read_header
+from llmctl.lora.config import read_config
 
 if TYPE_CHECKING:
     from llmctl.loading.hub.download import BeforeWeights
+    from llmctl.loading.reading import StoredTensor
 
 _FILE_SUFFIXES = (GGUF_SUFFIX, ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json")
 _HUB_ID_MAX_SLASHES = 1
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+
+
+class Patch(Protocol):
+    """Tensors that are made when they are read, in the place of those of the files."""
+
+    @property
+    def title(self) -> str:
+        """What it is, for users: `the delta vicuna-7b`."""
+        ...
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a user should know of it."""
+        ...
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer is."""
+        ...
+
+    @property
+    def entries(self) -> Mapping[str, TensorEntry]:
+        """All tensors by name; where they start means nothing."""
+        ...
+
+    def tensors(self, on_read: Callable[[int], None]) -> "dict[str, StoredTensor]":
+        """What `reading.stored_tensors` gives of files."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +84,34 @@ class Checkpoint:
     """Commit of the hub's repository, None for other folders."""
     gguf: Path | None = None
     """The file, in `folder`, of a model that is kept as GGUF."""
+    adapter: Path | None = None
+    """The folder of a PEFT adapter upon the model, which all the rest is about but the name."""
+    patch: Patch | None = None
+    """What makes other tensors of those in `weight_files`; all the rest is about these then."""
+
+    @property
+    def title(self) -> str:
+        """Its name, and whose it is where somebody else chose it."""
+        return self.name if self.patch is None else f"{self.name} ({self.patch.title})"
+
+    def entries(self) -> Iterator[tuple[str, TensorEntry]]:
+        """Every tensor and what is known before it is read. Raises `BadFileError` for a damaged header."""
+        if self.patch is not None:
+            yield from self.patch.entries.items()
+        elif self.gguf is not None:
+            yield from read_gguf(self.gguf).tensors.items()
+        else:
+            for file in self.weight_files:
+                yield from read_header(file).items()
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer is: an adapter may come with its own."""
+        if self.patch is not None:
+            return self.patch.tokenizer_folder
+        own = self.adapter
+        has_own = own is not None and any((own / name).is_file() for name in _TOKENIZER_FILES)
+        return own if own is not None and has_own else self.folder
 
 
 def locate(
@@ -59,6 +119,7 @@ def locate(
 ) -> Checkpoint:
     """Find `model`: a local folder or GGUF file, else an embedded model, else a repository of the hub.
 
+    A PEFT adapter is its base, found in the same way by the name that it gives, with the adapter upon it.
     What is of the hub is downloaded, unless `before_weights` raises; `owner/name/FILE.gguf` and
     `owner/name:Q4_K_M` are one GGUF file of it. Raises `UsageError` (a revision of something that has none),
     `NotFoundError`, `BadFileError`, and what `hub.download` raises.
@@ -74,7 +135,7 @@ def locate(
             f"--revision {revision} is for models of the hub, and {model} is on this machine",
             hint="leave --revision out",
         )
-    return open_folder(folder, name=name)
+    return _whole(folder, progress=progress, before_weights=before_weights, name=name)
 
 
 def download(
@@ -88,7 +149,79 @@ def download(
         repo_id, revision=revision, progress=progress, gguf=wanted, before_weights=before_weights
     )
     commit = found.name if found.is_dir() else found.parent.name
-    return open_folder(found, name=model, revision=revision, commit=commit)
+    return _whole(
+        found, progress=progress, before_weights=before_weights, name=model, revision=revision, commit=commit
+    )
+
+
+def _whole(
+    folder: Path, *, progress: Progress, before_weights: "BeforeWeights | None", **told: Any
+) -> Checkpoint:
+    """What `open_folder` makes of the folder, the base of an adapter downloaded if need be."""
+    if not is_adapter(folder):
+        return open_folder(folder, **told)
+    base, revision = base_of(folder)
+    found = locate(base, revision=revision, progress=progress, before_weights=before_weights)
+    return adapted(folder, found, **told)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder or file is the folder of a PEFT adapter."""
+    return folder.is_dir() and contents.is_adapter(names_in(folder))
+
+
+def locate_adapter(model: str, *, progress: Progress) -> Path:
+    """The folder of a PEFT adapter that is here or of the hub, downloaded then; its base is not looked at.
+
+    Raises `BadFileError` for what is no adapter, else as `locate` does.
+    """
+    folder = _local_folder(model)
+    if folder is None and model not in _embedded():
+        from llmctl.loading.hub import download as hub
+
+        folder = hub.download(model, progress=progress)
+    if folder is None or not is_adapter(folder):
+        raise BadFileError(
+            f"{model} is no LoRA adapter: no {contents.ADAPTER_CONFIG}, or the weights of a whole model",
+            hint="give the folder that peft's save_pretrained wrote",
+        )
+    contents.refuse_unusable(str(folder), names_in(folder))
+    return folder
+
+
+def base_of(folder: Path) -> tuple[str, str | None]:
+    """Name or path of an adapter's base, and its revision on the hub. Raises `BadFileError`."""
+    config = read_config(folder)
+    if config.base is None:
+        raise BadFileError(
+            f"{folder} is a PEFT adapter, and its {contents.ADAPTER_CONFIG} names no base model",
+            hint="write it there as base_model_name_or_path; `llmctl lora merge` takes it as --base",
+        )
+    if is_adapter(_path(config.base)):
+        raise BadFileError(
+            f"the base of the adapter {folder}, {config.base}, is an adapter itself",
+            hint="merge that one first: llmctl lora merge",
+        )
+    return config.base, None if _path(config.base).exists() else config.base_revision
+
+
+def adapted(
+    folder: Path,
+    base: Checkpoint,
+    *,
+    name: str | None = None,
+    revision: str | None = None,
+    commit: str | None = None,
+) -> Checkpoint:
+    """The adapter in `folder` upon `base`. Raises `BadFileError` where it is not whole, or upon another."""
+    contents.refuse_unusable(str(folder), names_in(folder))
+    read_config(folder)
+    if base.adapter is not None:
+        raise BadFileError(
+            f"the base of the adapter {folder}, {base.name}, is an adapter itself",
+            hint="merge that one first: llmctl lora merge",
+        )
+    return replace(base, name=name or folder.resolve().name, adapter=folder, revision=revision, commit=commit)
 
 
 def open_folder(
@@ -96,14 +229,17 @@ def open_folder(
 ) -> Checkpoint:
     """Check that `folder`, which may be a GGUF file too, is a whole model that llmctl can run.
 
-    Raises `BadFileError` naming what is missing or damaged, `AmbiguousError` for several GGUF files.
+    Of an adapter the base must be on this machine, or `NotFoundError` is raised. Raises `BadFileError` naming
+    what is missing or damaged, `AmbiguousError` for several GGUF files.
     """
     file = find_gguf(folder)
     if file is not None:
         return _open_gguf(file, name=name or file.stem, revision=revision, commit=commit)
     names = names_in(folder)
+    if contents.is_adapter(names):
+        return adapted(folder, _base_here(folder), name=name, revision=revision, commit=commit)
     if contents.CONFIG not in names:
-        _refuse_folder(folder, names)
+        _refuse_folder(folder)
     contents.refuse_unusable(str(folder), names)
     config = contents.read_json(folder / contents.CONFIG)
     files = _weight_files(folder, names)
@@ -212,17 +348,23 @@ def _embedded() -> Mapping[str, Path]:
     return MODELS
 
 
-def _refuse_folder(folder: Path, names: list[str]) -> None:
+def _base_here(folder: Path) -> Checkpoint:
+    """The base of an adapter, which is not downloaded for this."""
+    from llmctl.loading.hub.local_models import find_here
+
+    base, revision = base_of(folder)
+    found = find_here(base, os.environ, revision=revision)
+    if found is None:
+        flag = f" --revision {revision}" if revision else ""
+        raise NotFoundError(
+            f"the base of the adapter {folder}, {base}, is not on this machine",
+            hint=f"download it first: llmctl models pull {base}{flag}",
+        )
+    return open_folder(found, name=base)
+
+
+def _refuse_folder(folder: Path) -> None:
     """Say what else a folder without a config may be."""
-    if contents.ADAPTER_CONFIG in names:
-        base = (
-            contents.read_json(folder / contents.ADAPTER_CONFIG).get("base_model_name_or_path") or "not named"
-        )
-        raise BadFileError(
-            f"{folder} is a PEFT adapter, not a model; its base model is {base}",
-            hint=f"run {base} for now: adapters come with a later release; or merge the adapter with peft's "
-            "merge_and_unload",
-        )
     inner = sorted(
         path.parent for glob in ("*", "snapshots/*") for path in folder.glob(f"{glob}/{contents.CONFIG}")
     )

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.core.errors import BadFileError
+from llmctl.lora.config import SAFETENSORS as ADAPTER_FILE
+from llmctl.lora.config import WEIGHTS as ADAPTER_FILES
 
 CONFIG = "config.json"
 MODULES = "modules.json"
 """Of sentence-transformers: what makes vectors of a model's output."""
 ADAPTER_CONFIG = "adapter_config.json"
+DELTA = "llmctl_delta.json"
+"""Of a delta: what makes one model of another, and none by itself."""
 SINGLE_FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
@@ -58,16 +62,40 @@ def module_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if _MODULE.fullmatch(name)))
 
 
+def is_adapter(names: Collection[str]) -> bool:
+    """Whether files of these names are a PEFT adapter, and no model that some tool left one beside."""
+    if ADAPTER_CONFIG not in names:
+        return False
+    return CONFIG not in names or (INDEX not in names and not weight_names(names))
+
+
+def adapter_names(names: Collection[str]) -> tuple[str, ...]:
+    """The file with an adapter's weights, safetensors before older kinds; none where there is none."""
+    return tuple(name for name in ADAPTER_FILES if name in names)[:1]
+
+
 def refuse_unusable(model: str, names: Collection[str]) -> None:
     """Raise `BadFileError` when files of these names cannot be a model that llmctl runs.
 
-    An adapter passes: only its `adapter_config.json` can tell what it belongs to.
+    An adapter is whole with its own weights: its base is looked at by itself.
     """
     if not names:
         raise BadFileError(f"{model} is empty", hint=f"a model has {CONFIG} and *.safetensors files")
-    if CONFIG not in names and ADAPTER_CONFIG not in names:
+    if DELTA in names:
+        raise BadFileError(
+            f"{model} is a delta, not a model",
+            hint=f"run its base with --delta {model}, or write its target: llmctl delta apply",
+        )
+    if is_adapter(names):
+        if not adapter_names(names):
+            raise BadFileError(
+                f"{model} is a PEFT adapter without weights: {ADAPTER_FILE} is missing",
+                hint="copy or download the whole adapter",
+            )
+        return
+    if CONFIG not in names:
         _refuse_without_config(model, names)
-    if CONFIG in names and INDEX not in names:
+    if INDEX not in names:
         if not weight_names(names):
             _refuse_without_weights(model, names)
         if SINGLE_FILE not in names:
@@ -96,6 +124,17 @@ def indexed_shards(folder: Path) -> tuple[str, ...]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise BadFileError(f"{path} has no weight_map")
     return tuple(sorted({str(file) for file in weight_map.values()}))
+
+
+def missing_shards(folder: Path, names: Collection[str]) -> tuple[str, ...]:
+    """Files of weights, safetensors or older, that an index of the folder names and that are not `names`."""
+    indexes = (name for name in names if name.endswith(".index.json"))
+    told = {
+        str(file)
+        for name in indexes
+        for file in dict(read_json(folder / name).get("weight_map", {})).values()
+    }
+    return tuple(sorted(told - set(names)))
 
 
 def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
@@ -132,9 +171,11 @@ def _refuse_without_weights(model: str, names: Collection[str]) -> None:
     pickles = [name for name in names if name.endswith(_PICKLES) and _is_wanted(name)]
     if not pickles:
         raise BadFileError(f"{model} has no weights: no *.safetensors, only {shown(names)}")
+    # Trainers write those, with much that is no tensor.
+    is_checkpoint = all(name.endswith(".ckpt") for name in pickles)
+    convert = f"`llmctl models convert {model} --out DIR` writes safetensors of them and runs no code; "
+    way = "" if is_checkpoint else convert
     raise BadFileError(
         f"{model} has only pickle weights ({shown(pickles)}), which can run code; llmctl reads safetensors",
-        hint="take the safetensors weights, which many repositories have in a pull request too "
-        "(--revision refs/pr/N); converting pickle files is planned as `llmctl models convert`, till then "
-        "transformers' save_pretrained writes safetensors where you trust the files",
+        hint=f"{way}many repositories have safetensors in a pull request too (--revision refs/pr/N)",
     )

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -30,6 +30,9 @@ from llmctl.loading.tokenizer import load_tokenizer
 from llmctl.loading.unreadable import UNREADABLE, first_line
 from llmctl.quant import cuda, foreign, packed_model, prepare
 from llmctl.quant.activations import Memo
+
+if TYPE_CHECKING:
+    from llmctl.loading.hub.download import BeforeWeights
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +60,13 @@ class LoadRequest:
     """What the family's row says; None: what the config says."""
     own_loader: OwnLoader | None = None
     """A class of the user's that loads in its own way."""
+    patched: Callable[[Checkpoint], Checkpoint] | None = None
+    """What becomes of the checkpoint when it is found, before anything of it is read."""
+
+    def locate(self, progress: Progress, *, before_weights: "BeforeWeights | None" = None) -> Checkpoint:
+        """The checkpoint to load; raises what `checkpoint.locate` and `patched` raise."""
+        found = locate(self.model, revision=self.revision, progress=progress, before_weights=before_weights)
+        return found if self.patched is None else self.patched(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +103,8 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
     architecture.check_family(request.model, request.generates)
     wanted, trust = wishes(request), request.trust_remote_code
     look = partial(lookahead.check, name=request.model, wishes=wanted, trust_remote_code=trust)
-    checkpoint = locate(request.model, revision=request.revision, progress=progress, before_weights=look)
-    architecture.check(checkpoint.config, name=checkpoint.name, trust_remote_code=trust)
+    checkpoint = request.locate(progress, before_weights=look)
+    architecture.check(checkpoint.config, name=checkpoint.title, trust_remote_code=trust)
     reader = reader_of(checkpoint, request.formats, request.formats_otherwise)
     facts = describe_checkpoint(checkpoint, request.formats)
     chosen = plan(wanted, facts, devices.available())
@@ -102,7 +112,7 @@ def load(request: LoadRequest, progress: Progress) -> LoadedModel:
         log.info("%s", reason)
     log.info("%s takes about %s", checkpoint.name, chosen.size)
     progress.stage(f"load {checkpoint.name}")
-    kernels = foreign_kernels(facts.quantisation, chosen)
+    kernels = foreign_kernels(checkpoint, facts.quantisation, chosen)
     with quiet_transformers(), handed_over(checkpoint.gguf):
         config = read_config(checkpoint, request)
         if kernels is None:
@@ -147,6 +157,17 @@ def _by_class(checkpoint: Checkpoint, own_loader: OwnLoader, chosen: LoadPlan) -
             f"the adapter of {checkpoint.name} loads by itself, and cannot spread the model",
             hint="leave out --num-gpus, --gpus and --cpu-offloading",
         )
+    if checkpoint.adapter is not None:
+        raise UsageError(
+            f"the adapter class of {checkpoint.name} loads by itself, and knows no LoRA upon its model",
+            hint="merge it first: llmctl lora merge",
+        )
+    if checkpoint.patch is not None:
+        raise UsageError(
+            f"the adapter class of {checkpoint.name} loads by itself, and knows nothing of "
+            f"{checkpoint.patch.title}",
+            hint="apply it first: llmctl delta apply",
+        )
     dtype = getattr(torch, chosen.dtype)
     with named(f"the load_model of the adapter for {checkpoint.name}"):
         model, tokenizer = own_loader(str(checkpoint.folder), {"torch_dtype": dtype})
@@ -171,8 +192,10 @@ def read_config(checkpoint: Checkpoint, request: LoadRequest) -> Any:
     return config
 
 
-def foreign_kernels(stored: Quantisation | None, chosen: LoadPlan) -> str | None:
+def foreign_kernels(checkpoint: Checkpoint, stored: Quantisation | None, chosen: LoadPlan) -> str | None:
     """The package that computes with the weights as they are stored, where there is one for this device."""
+    if checkpoint.adapter is not None or checkpoint.patch is not None:
+        return None
     kernels = foreign.choose(stored.method, chosen.device.kind) if stored is not None else None
     if stored is not None and kernels is not None:
         log.info("kernels of %s compute with the weights (%s)", kernels, stored.title)

@@ -17,11 +17,10 @@ from llmctl.core.errors import BadFileError, UsageError
 from llmctl.core.progress import Progress
 from llmctl.loading import architecture, devices
 from llmctl.loading.assembly import Assembly, build
-from llmctl.loading.checkpoint import Checkpoint, locate
+from llmctl.loading.checkpoint import Checkpoint
 from llmctl.loading.facts.context import context_length
 from llmctl.loading.facts.describe import describe_checkpoint
 from llmctl.loading.facts.pooling import LAST_TOKEN, Recipe, read_recipe
-from llmctl.loading.header import read_header
 from llmctl.loading.loader import (
     LoadedModel,
     LoadRequest,
@@ -106,9 +105,9 @@ def load(request: LoadRequest, progress: Progress, *, task: Task | None = None) 
             f"the adapter of {request.model} loads by itself, which gives no model for vectors or scores",
             hint="leave the adapter out",
         )
-    checkpoint = locate(request.model, revision=request.revision, progress=progress)
+    checkpoint = request.locate(progress)
     architecture.check_known(
-        checkpoint.config, name=checkpoint.name, trust_remote_code=request.trust_remote_code
+        checkpoint.config, name=checkpoint.title, trust_remote_code=request.trust_remote_code
     )
     chosen_task = _task(checkpoint, task)
     recipe = read_recipe(checkpoint.folder, request.row)
@@ -117,7 +116,7 @@ def load(request: LoadRequest, progress: Progress, *, task: Task | None = None) 
     chosen = plan(_wishes(request), facts, devices.available())
     for reason in chosen.reasons:
         log.info("%s", reason)
-    kernels = foreign_kernels(facts.quantisation, chosen)
+    kernels = foreign_kernels(checkpoint, facts.quantisation, chosen)
     progress.stage(f"load {checkpoint.name}")
     with quiet_transformers():
         config = read_config(checkpoint, request)
@@ -195,8 +194,7 @@ def _options(checkpoint: Checkpoint, model_class: Any) -> dict[str, Any]:
     """Some classes have a layer that only the pretraining used, and many checkpoints come without it."""
     if "add_pooling_layer" not in inspect.signature(model_class.__init__).parameters or checkpoint.gguf:
         return {}
-    names = (name for file in checkpoint.weight_files for name in read_header(file))
-    return {"add_pooling_layer": any("pooler." in name for name in names)}
+    return {"add_pooling_layer": any("pooler." in name for name, _ in checkpoint.entries())}
 
 
 def _limits(checkpoint: Checkpoint, model: Any, tokenizer: Any, recipe: Recipe) -> Iterator[int]:

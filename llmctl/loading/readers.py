@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from llmctl.core.errors import BadFileError, UsageError
 from llmctl.loading.checkpoint import Checkpoint
 from llmctl.loading.facts.quantisation import QUANT_KEYS, older_settings_of, quantisation_of, settings_of
-from llmctl.loading.header import read_header
 from llmctl.quant.formats.settings import newest_names
 from llmctl.quant.formats.table import method_of, open_reader
 
@@ -30,7 +29,7 @@ def reader_of(
         return None
     said = newest_names(told)
     told = {**told, **{key: value for key, value in otherwise.items() if key not in said}}
-    names = [name for file in checkpoint.weight_files for name in read_header(file)]
+    names = [name for name, _ in checkpoint.entries()]
     reader = open_reader(told, names, {key: overrides[key] for key in overrides if key != "quant_method"})
     if not any(reader.part(name) for name in names):
         raise BadFileError(
@@ -38,6 +37,10 @@ def reader_of(
             "weights is",
             hint="take quantization_config out of config.json if the weights are right as they are",
         )
+    if checkpoint.adapter is not None:
+        from llmctl.loading.adapted import DenseReader
+
+        return DenseReader(reader)
     return reader
 
 

@@ -4,6 +4,7 @@
 """
 
 import ctypes
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ import torch
 from torch import Tensor
 
 from llmctl.core.errors import BadFileError
+from llmctl.loading.checkpoint import Checkpoint
 from llmctl.loading.header import TensorEntry, read_header
+
+log = logging.getLogger(__name__)
 
 _DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -97,6 +101,18 @@ def stored_tensors(files: tuple[Path, ...], on_read: Callable[[int], None]) -> d
                 )
             found[name] = StoredTensor(name=name, file=file, entry=entry, on_read=on_read)
     return found
+
+
+def tensors_of(checkpoint: Checkpoint, on_read: Callable[[int], None]) -> dict[str, StoredTensor]:
+    """Every tensor of a checkpoint by name, and a word where something else than its files makes them.
+
+    Raises `BadFileError` as `stored_tensors` does.
+    """
+    if checkpoint.patch is None:
+        return stored_tensors(checkpoint.weight_files, on_read)
+    for notice in checkpoint.patch.notices:
+        log.warning("%s: %s", checkpoint.patch.title, notice)
+    return checkpoint.patch.tensors(on_read)
 
 
 def _read_into(file: Path, raw: Tensor, start: int) -> None:

@@ -23,7 +23,7 @@ def load_tokenizer(
     """
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            checkpoint.folder,
+            checkpoint.tokenizer_folder,
             config=config,
             local_files_only=True,
             trust_remote_code=trust_remote_code,
@@ -34,7 +34,7 @@ def load_tokenizer(
             raise architecture.own_code(checkpoint.name) from error
         raise BadFileError(
             f"{checkpoint.name} has no tokenizer that can be read: {first_line(error)}",
-            hint=f"put tokenizer.json and tokenizer_config.json into {checkpoint.folder}",
+            hint=f"put tokenizer.json and tokenizer_config.json into {checkpoint.tokenizer_folder}",
         ) from error
     if not len(tokenizer):
         raise BadFileError(f"the tokenizer of {checkpoint.name} is empty")

@@ -1,10 +1,13 @@
 """What goes to a terminal's stderr at the same time: progress, lines of the log, and lines that pass."""
 
+import io
 import logging
 
 import pytest
+from rich.console import Console as RichConsole
 
 from llmctl.cli.console import Console
+from llmctl.cli.progress import RichProgress
 from llmctl.core import log
 from llmctl.core.errors import UsageError
 from tests.terminal import terminal
@@ -29,6 +32,15 @@ def test_a_log_is_written_as_before_once_the_progress_is_over(capsys: pytest.Cap
         logging.getLogger("llmctl").warning("one")
     logging.getLogger("llmctl").warning("two")
     assert capsys.readouterr().err == "one\ntwo\n"
+
+
+def test_a_name_in_a_stage_cannot_drive_the_terminal() -> None:
+    drawn = io.StringIO()
+    with RichProgress(RichConsole(file=drawn, force_terminal=True)) as progress:
+        progress.stage("load \x1b]0;PWNED\x07[red]\nx")
+    assert "\x1b]0;" not in drawn.getvalue()
+    assert "PWNED" in drawn.getvalue()
+    assert "[red] x" in drawn.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["aside", "note", "error"])

@@ -41,6 +41,7 @@ LOADING = [
     *SPREADING,
     *("--quant-config", "--context", "--revision", "--trust-remote-code"),
 ]
+WRITING = ["--overwrite", "--dry-run", "--revision", "--json"]
 # Every command with the flags that it shows and those that it only understands. A flag that goes away breaks
 # somebody's script, and one that comes needs a line in the CHANGELOG: change this table by hand.
 SURFACE: dict[str, tuple[list[str], list[str]]] = {
@@ -56,6 +57,7 @@ SURFACE: dict[str, tuple[list[str], list[str]]] = {
             *("--url", "--api-key-file", "--timeout"),
             *SAMPLING,
             *LOADING,
+            "--delta",
             *COMMON,
         ],
         ["--model-path", "--conv-template", "--conv-system-msg", "--enable-exllama", "--enable-xft"],
@@ -80,7 +82,43 @@ SURFACE: dict[str, tuple[list[str], list[str]]] = {
         [],
     ),
     "llmctl models pull": (["MODEL", "--revision", "--json", *COMMON], []),
+    "llmctl models convert": (["MODEL", "--out", "--dtype", "--max-shard-size", *WRITING, *COMMON], []),
+    "llmctl models push": (
+        ["FOLDER", "REPO", "--private", "--revision", "--message", "--dry-run", "--json", *COMMON],
+        [],
+    ),
     "llmctl models rm": (["MODEL", "--revision", "--yes -y", "--json", *COMMON], []),
+    "llmctl compress": (
+        [
+            *("MODEL", "--method", "--out", "--group-size", "--skip", "--calibration", "--eval", "--no-eval"),
+            *("--max-shard-size", *WRITING, *COMMON),
+        ],
+        [],
+    ),
+    "llmctl delta": (COMMON, []),
+    "llmctl delta make": (
+        [
+            *("--base", "--target", "--out", "--format", "--exclude", "--hub-repo-id", "--private"),
+            *("--max-shard-size", "--overwrite", "--dry-run", "--base-revision", "--revision", "--json"),
+            *COMMON,
+        ],
+        [],
+    ),
+    "llmctl delta apply": (
+        [
+            *("--base", "--delta", "--out", "--max-shard-size", "--overwrite", "--dry-run"),
+            *("--base-revision", "--revision", "--json", *COMMON),
+        ],
+        [],
+    ),
+    "llmctl delta show": (["DELTA", "--revision", "--json", *COMMON], []),
+    "llmctl delta verify": (
+        ["DELTA", "--base", "--target", "--base-revision", "--revision", "--json", *COMMON],
+        [],
+    ),
+    "llmctl lora": (COMMON, []),
+    "llmctl lora merge": (["--adapter", "--out", "--base", "--max-shard-size", *WRITING, *COMMON], []),
+    "llmctl lora extract": (["--base", "--target", "--out", "--rank", *WRITING, *COMMON], []),
     "llmctl logs": (COMMON, []),
     "llmctl logs list": (["-n --limit", "--json", *COMMON], []),
     "llmctl logs show": (["SESSION", "--all", "--json", *COMMON], []),
@@ -115,7 +153,7 @@ SURFACE: dict[str, tuple[list[str], list[str]]] = {
         [
             *("MODEL", "--workers", "--apart", "--host", "--port", "--controller-port", "--api-key-file"),
             *("--allowed-origin", "--timeout", "--dispatch-method", "--drain", "--detach"),
-            *("--template", "--task", "--adapter-file"),
+            *("--template", "--task", "--delta", "--adapter-file"),
             *("--max-running", "--max-waiting", "--max-step-tokens", "--kv-memory", "--no-prefix-cache"),
             *("--seed", *LOADING, "--json", *COMMON),
         ],
@@ -125,7 +163,7 @@ SURFACE: dict[str, tuple[list[str], list[str]]] = {
     "llmctl serve stop": (["FLEET", "--all", "--now", "--json", *COMMON], []),
     "llmctl serve worker": (
         [
-            *("MODEL", "--model", "--template", "--task", "--adapter-file"),
+            *("MODEL", "--model", "--template", "--task", "--delta", "--adapter-file"),
             *("--host", "--port", "--api-key-file", "--drain"),
             *("--controller", "--token-file", "--worker-address"),
             *("--max-running", "--max-waiting", "--max-step-tokens", "--kv-memory", "--no-prefix-cache"),

@@ -101,7 +101,7 @@ def test_a_hub_id_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert (found.name, found.revision, found.commit) == ("owner/tiny", "main", hub.commit("owner/tiny"))
         assert (found.num_bytes, found.config) == (1024, {"model_type": "llama"})
         hub.add("owner/lora", {"adapter_config.json": b'{"base_model_name_or_path": "owner/tiny"}'})
-        fails(BadFileError, "owner/lora", "PEFT adapter", "base model is owner/tiny")
+        fails(BadFileError, "owner/lora", "PEFT adapter without weights", "adapter_model.safetensors")
         import huggingface_hub
 
         huggingface_hub.close_session()
@@ -170,13 +170,13 @@ def test_a_folder_without_a_config_is_told_by_what_it_holds(
     fails(BadFileError, "odd", "odd", *words)
 
 
-def test_an_adapter_names_its_base_model(folder: Path) -> None:
-    config = b'{"base_model_name_or_path": "owner/base"}'
+def test_an_adapter_without_a_base_is_refused(folder: Path) -> None:
+    config = b'{"peft_type": "LORA", "r": 1, "lora_alpha": 1}'
     fill(
         folder.parent / "odd",
         {"adapter_config.json": config, "adapter_model.safetensors": tiny_safetensors()},
     )
-    fails(BadFileError, "odd", "PEFT adapter", "base model is owner/base", "later release")
+    fails(BadFileError, "odd", "PEFT adapter", "names no base model", "base_model_name_or_path")
 
 
 @pytest.mark.parametrize("inner", ["Qwen", "snapshots/abc"])
@@ -192,9 +192,8 @@ def test_a_folder_of_models_proposes_one_of_them(folder: Path, inner: str) -> No
             ["pytorch_model.bin"],
             [
                 "only pickle weights (pytorch_model.bin)",
-                "take the safetensors weights",
-                "planned as `llmctl models convert`",
-                "save_pretrained",
+                "`llmctl models convert ",
+                " --out DIR`",
                 "refs/pr",
             ],
         ),

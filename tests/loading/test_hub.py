@@ -15,6 +15,7 @@ from llmctl.core.errors import (
     NotFoundError,
     UsageError,
 )
+from llmctl.core.progress import SilentProgress
 from llmctl.loading.hub.download import download
 from tests.hub import RIGHT_TOKEN, STRANGERS_TOKEN, Fault, Repo, StandInHub, tiny_model, tiny_safetensors
 from tests.loading.downloads import ID, WEIGHTS, Recorder, assert_same, fails, get
@@ -247,6 +248,14 @@ def test_a_repository_that_lacks_a_shard_is_refused_before_the_weights_come(hub:
     assert_same(get(), hub.repo(ID).files)
 
 
-def test_an_adapters_weights_are_not_downloaded(hub: StandInHub) -> None:
-    hub.add(ID, {"adapter_config.json": b"{}", "adapter_model.safetensors": tiny_safetensors()})
-    assert [path.name for path in get().iterdir()] == ["adapter_config.json"]
+@pytest.mark.parametrize("has_config", [True, False])
+def test_an_adapter_comes_with_its_weights_and_no_older_copy(hub: StandInHub, has_config: bool) -> None:
+    whole = {"adapter_config.json": b"{}", "adapter_model.safetensors": tiny_safetensors()}
+    whole |= {"config.json": b"{}"} if has_config else {}
+    hub.add(ID, {**whole, "adapter_model.bin": b"older", "README.md": b"# about"})
+
+    def never(folder: Path, weights: object) -> None:
+        raise AssertionError("an adapter has no config to look at")
+
+    folder = download(ID, progress=SilentProgress(), before_weights=never)
+    assert {path.name for path in folder.iterdir()} == set(whole)

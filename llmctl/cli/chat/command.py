@@ -25,8 +25,8 @@ def chat(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="A hub id, a folder, a GGUF file (NAME:Q4_K_M: that one of a folder or hub id), or 'demo', "
-            "which is inside llmctl and the default.",
+            help="A hub id, a folder, that of a LoRA adapter too, a GGUF file (NAME:Q4_K_M: that one of a "
+            "folder or hub id), or 'demo', which is inside llmctl and the default.",
             show_default=False,
         ),
     ] = None,
@@ -164,6 +164,7 @@ def chat(
     context: options.Context = None,
     revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    delta: options.Delta = None,
     model_path: Annotated[str | None, typer.Option(hidden=True)] = None,
     conv_template: Annotated[str | None, typer.Option(hidden=True)] = None,
     conv_system_msg: Annotated[str | None, typer.Option(hidden=True)] = None,
@@ -223,6 +224,7 @@ def chat(
         template=read(chosen) if chosen is not None else None,
         api_key_file=api_key_file,
         adapter_files=tuple(adapter_file or ()),
+        delta=delta,
     )
     console = console_of(ctx)
     console.is_plain = plain

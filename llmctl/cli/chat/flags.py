@@ -133,6 +133,7 @@ def check_place(opening: Opening) -> None:
     flags = [f"--{key}" for key in OF_A_LOADED_MODEL if settings.origins.get(key, "").startswith("--")]
     flags += opening.loading.given(settings)
     flags += ["--revision"] if opening.revision is not None else []
+    flags += ["--delta"] if opening.delta is not None else []
     flags += ["--trust-remote-code"] if opening.trust_remote_code else []
     flags += ["--template"] if opening.template is not None else []
     flags += ["--adapter-file"] if opening.adapter_files else []

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from llmctl.cli.chat.conversation import Conversation
 from llmctl.cli.chat.flags import Keeping
-from llmctl.cli.chat.opening import Opening
+from llmctl.cli.chat.opening import WITH_DELTA, Opening
 from llmctl.cli.console import Console
 from llmctl.core.errors import LlmctlError, NotFoundError
 from llmctl.core.places import Places
@@ -43,13 +43,15 @@ def resumed(opening: Opening, conversation: Conversation) -> Opening:
     if model is None or "model" in settings.origins or settings.url is not None:
         return opening
     origin = {"model": "the session", "url": "the session"}
+    model, _, delta = model.partition(WITH_DELTA)
     found = {"model": model, "url": conversation.resumed_endpoint}
     conversation.endpoint = conversation.resumed_endpoint
     if conversation.endpoint is not None:
         logger.warning(
             "going on with %s at %s, as in that session (--url names another)", model, conversation.endpoint
         )
-    return replace(opening, settings=settings.with_flags(found, names=origin))
+    settings = settings.with_flags(found, names=origin)
+    return replace(opening, settings=settings, delta=opening.delta or delta or None)
 
 
 def _log(keeping: Keeping) -> SessionLog | None:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DRAWING = ("top_p", "top_k", "min_p", "seed")
+WITH_DELTA = " --delta "
+"""Between a model and its delta where the log names both."""
 T = TypeVar("T")
 
 
@@ -46,6 +48,8 @@ class Opening:
     api_key_file: str | None = None
     adapter_files: tuple[str, ...] = ()
     """Families of the user's own, TOML or Python."""
+    delta: str | None = None
+    """What is applied to the model while it loads."""
 
     @property
     def model(self) -> str | None:
@@ -62,6 +66,7 @@ class Opening:
             revision=self.revision,
             trust_remote_code=self.trust_remote_code,
             adapter_files=self.adapter_files,
+            delta=self.delta,
         )
 
 
@@ -113,11 +118,10 @@ class LocalOpener:
 
     @property
     def identity(self) -> str:
-        """A hub id or a name, or the whole path of a folder or file."""
-        from llmctl.loading.hub.local_models import is_path
-
-        model = self.opening.settings.model
-        return str(expanded(model).absolute()) if "/" in model and is_path(model) else model
+        """A hub id or a name, or the whole path of a folder or file; with its delta as it would be typed."""
+        delta = self.opening.delta
+        words = "" if delta is None else f"{WITH_DELTA}{_whole_path(delta)}"
+        return _whole_path(self.opening.settings.model) + words
 
     def open_now(self, runner: asyncio.Runner, progress: "Progress") -> "LocalBackend":
         """In this thread, so that Ctrl-C ends it at once."""
@@ -135,10 +139,12 @@ class LocalOpener:
 
     async def switch(self, model: str, progress: "Progress") -> "LocalBackend":
         """See `Opener`; when two models do not fit at once the old one is freed first."""
-        # Revision, format, template and context limit were those of the old model.
+        # Revision, delta, format, template and context limit were those of the old model.
         settings = replace(self.opening.settings, model=model, context=None)
         loading = replace(self.opening.loading, formats=None, is_for_another=True)
-        opening = replace(self.opening, settings=settings, loading=loading, revision=None, template=None)
+        opening = replace(
+            self.opening, settings=settings, loading=loading, revision=None, delta=None, template=None
+        )
         try:
             fresh, made = await _in_thread(lambda: _load(opening, progress))
         except DoesNotFitError:
@@ -231,6 +237,13 @@ class ServerOpener:
     def _named(self, model: str) -> Opening:
         settings = self.opening.settings.with_flags({"model": model}, names={"model": "/model"})
         return replace(self.opening, settings=settings)
+
+
+def _whole_path(model: str) -> str:
+    from llmctl.demo import MODELS
+    from llmctl.loading.hub.local_models import is_path
+
+    return str(expanded(model).absolute()) if is_path(model) and model not in MODELS else model
 
 
 def params_for(backend: "Backend", settings: Settings) -> SamplingParams:

@@ -94,15 +94,23 @@ class Lookup:
     revision: str | None = None
     """Of the repositories that are looked up; None: what they have first."""
 
-    def find(self, name: str) -> Found:
-        """What `name` stands for; what goes wrong with it alone is in `Found.error`."""
+    def find(self, name: str, *, folder: Path | None = None) -> Found:
+        """What `name` stands for; what goes wrong with it alone is in `Found.error`.
+
+        `folder` is where its files are, for those that lie elsewhere than the name says.
+        """
+        if folder is not None:
+            return self._find(name, folder, path=None)
         folder = find_here(name, os.environ, revision=self.revision)
+        # "." and a repository's folder tell more by their whole path; an id tells by itself.
+        path = str(folder.absolute()) if folder is not None and is_path(name) else None
+        return self._find(name, folder, path=path)
+
+    def _find(self, name: str, folder: Path | None, *, path: str | None) -> Found:
         found = Found(name=name, folder=folder, notes=_place(name, folder))
         try:
             facts = facts_of(folder, find_base=self._base) if folder is not None else None
             found = replace(found, facts=facts)
-            # "." and a repository's folder tell more by their whole path; an id tells by itself.
-            path = str(folder.absolute()) if folder is not None and is_path(name) else None
             answer = match(name, facts, self.registry.families, path=path)
         except TieError as error:
             if self.explicit is None:

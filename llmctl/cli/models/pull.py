@@ -72,8 +72,8 @@ class _Counting:
 
 
 def _tell(console: Console, name: str, checkpoint: Checkpoint, num_fetched: int, *, is_json: bool) -> None:
-    place = checkpoint.gguf or checkpoint.folder
-    files = [place] if checkpoint.gguf else [path for path in place.iterdir() if path.is_file()]
+    place = checkpoint.adapter or checkpoint.gguf or checkpoint.folder
+    files = [place] if place.is_file() else [path for path in place.iterdir() if path.is_file()]
     num_bytes = sum(path.stat().st_size for path in files)
     if is_json:
         facts = {"name": name, "path": str(place), "commit": checkpoint.commit}

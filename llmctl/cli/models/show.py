@@ -29,6 +29,7 @@ from llmctl.loading.planning.fit import Fit, FitRequest, described, estimate, re
 from llmctl.loading.planning.plan import plan
 from llmctl.loading.planning.request import PlanRequest
 from llmctl.loading.readers import reader_of
+from llmctl.lora.config import read_config
 
 _KINDS_WITHOUT_CACHE = ("embedding", "reranker")
 _NOT_FOR_ENGINE = (
@@ -274,7 +275,15 @@ def _facts(about: Description, found: Found) -> dict[str, Any]:
         "vocabulary": shape.vocabulary_size,
         "context": about.context_length,
         "licence": about.licence,
+        "adapter": _adapter(checkpoint),
     }
+
+
+def _adapter(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    if checkpoint.adapter is None:
+        return None
+    config = read_config(checkpoint.adapter)
+    return {"folder": str(checkpoint.adapter), "base": config.base, "rank": config.rank}
 
 
 def _fit(fit: Fit, proposals: tuple[str, ...]) -> dict[str, Any]:
@@ -302,6 +311,7 @@ def _fact_lines(facts: dict[str, Any]) -> Iterator[str]:
     types = ", ".join(f"{kind} {shown(size)}" for kind, size in facts["bytes_by_dtype"].items())
     rows = {
         "family": facts["family"] and f"{facts['family']} ({facts['kind']})",
+        "adapter": facts["adapter"] and "LoRA of rank {rank} upon {base}".format_map(facts["adapter"]),
         "template": facts["template"],
         "architecture": facts["architecture"] or facts["model_type"],
         "parameters": f"{shown_count(facts['parameters'])} ({facts['parameters']:,})",

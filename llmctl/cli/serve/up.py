@@ -103,6 +103,7 @@ def up(
     ] = False,
     template: worker_flags.Templates = None,
     task: worker_flags.Tasks = None,
+    delta: worker_flags.Deltas = None,
     adapter_file: AdapterFiles = None,
     max_running: worker_flags.MaxRunning = None,
     max_waiting: worker_flags.MaxWaiting = None,
@@ -141,7 +142,12 @@ def up(
     request = loading_flags.read(ctx.params).request(settings)
     if kv_memory is not None:
         parse_size(kv_memory, flag="--kv-memory")
-    asked = Asked(models=tuple(model or ()), templates=tuple(template or ()), tasks=tuple(task or ()))
+    asked = Asked(
+        models=tuple(model or ()),
+        templates=tuple(template or ()),
+        tasks=tuple(task or ()),
+        deltas=tuple(delta or ()),
+    )
     found = wanted.read(asked, default=settings.model)
     method = method_named(dispatch_method)
     # For their logs.
@@ -192,8 +198,12 @@ def _each(asked: Asked, found: Sequence[Wanted]) -> list[Share]:
 
 
 def _said(asked: Asked, one: Wanted | None = None) -> Iterator[str]:
-    """What --template and --task say, or only what they say of `one` of several models."""
-    given: Mapping[str, Sequence[str]] = {"--template": asked.templates, "--task": asked.tasks}
+    """What --template, --task and --delta say, or only what they say of `one` of several models."""
+    given: Mapping[str, Sequence[str]] = {
+        "--template": asked.templates,
+        "--task": asked.tasks,
+        "--delta": asked.deltas,
+    }
     for flag, texts in given.items():
         yield from (
             f"{flag}={text}" for text in texts if one is None or one.answers_to(text.partition("=")[0])

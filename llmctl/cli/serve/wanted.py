@@ -29,6 +29,8 @@ class Wanted:
     """What clients call it, its own first; none: what it is called anyway."""
     template: "ChatTemplate | None" = None
     task: Task = "auto"
+    delta: str | None = None
+    """What is applied to it while it loads."""
 
     def answers_to(self, name: str) -> bool:
         """Whether a flag that says `name` means this one."""
@@ -47,6 +49,8 @@ class Asked:
     """`[NAME=]FILE|NAME`."""
     tasks: Sequence[str] = ()
     """`[NAME=]TASK`."""
+    deltas: Sequence[str] = ()
+    """`[NAME=]DELTA`."""
 
 
 def read(asked: Asked, *, default: str) -> tuple[Wanted, ...]:
@@ -62,6 +66,8 @@ def read(asked: Asked, *, default: str) -> tuple[Wanted, ...]:
         found = _laid(found, text, "--template", _with_template)
     for text in asked.tasks:
         found = _laid(found, text, "--task", _with_task)
+    for text in asked.deltas:
+        found = _laid(found, text, "--delta", _with_delta)
     return found
 
 
@@ -139,8 +145,15 @@ def _with_task(one: Wanted, value: str) -> Wanted:
     return replace(one, task=value)
 
 
+def _with_delta(one: Wanted, value: str) -> Wanted:
+    if one.delta is not None:
+        raise UsageError(f"--delta {value}: {one.model} has one already, {one.delta}", hint="give one")
+    return replace(one, delta=value)
+
+
 def _loaded(one: Wanted, source: ModelSource, progress: "Progress") -> "Writer | Pooled":
-    own = replace(source, settings=source.settings.with_flags({"model": one.model}, names={"model": "MODEL"}))
+    settings = source.settings.with_flags({"model": one.model}, names={"model": "MODEL"})
+    own = replace(source, settings=settings, delta=one.delta)
     if one.task == "generate" or (one.task == "auto" and writes_text(own, progress)):
         return _writer(one, own, progress)
     _refuse_for_pooled(one, own)

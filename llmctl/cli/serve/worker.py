@@ -13,9 +13,9 @@ from llmctl.cli.console import Console
 from llmctl.cli.model_opening import ModelSource
 from llmctl.cli.models.families import AdapterFiles
 from llmctl.cli.options import FLAG_NAMES, console_of, flags_of, settings_of
-from llmctl.cli.serve import wanted
+from llmctl.cli.serve import wanted, worker_flags
 from llmctl.cli.serve.listening import Host, Port, TokenFile, cluster_token
-from llmctl.cli.serve.wanted import TASKS, Asked, Wanted
+from llmctl.cli.serve.wanted import Asked, Wanted
 from llmctl.core.errors import UsageError
 from llmctl.core.sizes import parse_size
 from llmctl.services.parts import WORKER_PORT, controller_urls, part_url
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from llmctl.services.http.guard import Keys
     from llmctl.services.worker.hosted import Hosted, Models
 
-_MODELS, _FLEET, _ENGINE = "Models", "Fleet", "Engine"
+_MODELS, _FLEET = "Models", "Fleet"
 _MAX_WAITING = 512
 
 
@@ -49,22 +49,9 @@ def worker(
             rich_help_panel=_MODELS,
         ),
     ] = None,
-    template: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE|NAME",
-            help="Chat template instead of the model's; of several models MODEL=FILE|NAME. Repeatable.",
-            rich_help_panel=_MODELS,
-        ),
-    ] = None,
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="|".join(TASKS),
-            help="What a model is to do, auto: by its files; of several models MODEL=TASK. Repeatable.",
-            rich_help_panel=_MODELS,
-        ),
-    ] = None,
+    template: worker_flags.Templates = None,
+    task: worker_flags.Tasks = None,
+    delta: worker_flags.Deltas = None,
     adapter_file: AdapterFiles = None,
     host: Host = "127.0.0.1",
     port: Port = WORKER_PORT,
@@ -96,52 +83,11 @@ def worker(
             show_default=False,
         ),
     ] = None,
-    max_running: Annotated[
-        int | None,
-        typer.Option(
-            metavar="NUMBER",
-            min=1,
-            help="Requests that run at once; left out, as suits the device.",
-            rich_help_panel=_ENGINE,
-            show_default=False,
-        ),
-    ] = None,
-    max_waiting: Annotated[
-        int,
-        typer.Option(
-            metavar="NUMBER",
-            min=0,
-            help="Requests that may wait; more are told 429.",
-            rich_help_panel=_ENGINE,
-        ),
-    ] = _MAX_WAITING,
-    max_step_tokens: Annotated[
-        int | None,
-        typer.Option(
-            metavar="NUMBER",
-            min=1,
-            help="Tokens that are computed together; left out, as suits the device.",
-            rich_help_panel=_ENGINE,
-            show_default=False,
-        ),
-    ] = None,
-    kv_memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Memory for keys and values of each model: 4GiB; left out, what is free.",
-            rich_help_panel=_ENGINE,
-            show_default=False,
-        ),
-    ] = None,
-    no_prefix_cache: Annotated[
-        bool,
-        typer.Option(
-            "--no-prefix-cache",
-            help="Compute what prompts have in common anew each time.",
-            rich_help_panel=_ENGINE,
-        ),
-    ] = False,
+    max_running: worker_flags.MaxRunning = None,
+    max_waiting: worker_flags.MaxWaiting = None,
+    max_step_tokens: worker_flags.MaxStepTokens = None,
+    kv_memory: worker_flags.KvMemory = None,
+    no_prefix_cache: worker_flags.NoPrefixCache = False,
     seed: options.Seed = None,
     device: options.DeviceFlag = None,
     dtype: options.DtypeFlag = None,
@@ -176,6 +122,7 @@ def worker(
         names=tuple(model_names or []),
         templates=(*(template or []), *(conv_template or [])),
         tasks=tuple(task or []),
+        deltas=tuple(delta or []),
     )
     loading = loading_flags.read(ctx.params)
     # Only to be refused now: a model takes long to load.
@@ -191,7 +138,7 @@ def worker(
         ),
         options={
             "max_running": max_running or limit_worker_concurrency,
-            "max_waiting": max_waiting,
+            "max_waiting": _MAX_WAITING if max_waiting is None else max_waiting,
             "max_step_tokens": max_step_tokens,
             "kv_bytes": None if kv_memory is None else parse_size(kv_memory, flag="--kv-memory"),
             "caches_prefixes": not no_prefix_cache,

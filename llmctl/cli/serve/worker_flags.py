@@ -34,11 +34,21 @@ Tasks = Annotated[
         rich_help_panel=_MODELS,
     ),
 ]
+Deltas = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--delta",
+        metavar="DELTA",
+        help="Apply it to the model while it loads, a folder or hub id; of several models MODEL=DELTA. "
+        "Repeatable.",
+        rich_help_panel=_MODELS,
+    ),
+]
 MaxRunning = Annotated[
-    int | None, _engine("Requests that run at once in each worker; left out, as suits the device.", low=1)
+    int | None, _engine("Requests that run at once in a worker; left out, as suits the device.", low=1)
 ]
 MaxWaiting = Annotated[
-    int | None, _engine("Requests that may wait in each worker, 512 if not set; more are told 429.", low=0)
+    int | None, _engine("Requests that may wait in a worker, 512 if not set; more are told 429.", low=0)
 ]
 MaxStepTokens = Annotated[
     int | None, _engine("Tokens that are computed together; left out, as suits the device.", low=1)
@@ -47,7 +57,9 @@ KvMemory = Annotated[
     str | None,
     _engine("Memory for keys and values of each model: 4GiB; left out, what is free.", metavar="SIZE"),
 ]
-NoPrefixCache = Annotated[bool, _engine("Compute what prompts have in common anew.", "--no-prefix-cache")]
+NoPrefixCache = Annotated[
+    bool, _engine("Compute what prompts have in common anew each time.", "--no-prefix-cache")
+]
 
 
 def words(ctx: typer.Context, names: Collection[str]) -> Iterator[str]:

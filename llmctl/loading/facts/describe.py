@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmctl.loading import contents
@@ -12,9 +12,7 @@ from llmctl.loading.facts.context import context_length
 from llmctl.loading.facts.licence import licence_of
 from llmctl.loading.facts.quantisation import Quantisation, is_for_unpacking, quantisation_of, settings_of
 from llmctl.loading.facts.shape import Shape, shape_of, text_config
-from llmctl.loading.gguf.head import SUFFIX as GGUF_SUFFIX
-from llmctl.loading.gguf.head import read_gguf
-from llmctl.loading.header import TensorEntry, read_header
+from llmctl.loading.header import TensorEntry
 from llmctl.loading.planning.plan import stored_dtype
 from llmctl.loading.planning.request import Facts
 
@@ -84,8 +82,11 @@ def describe_checkpoint(checkpoint: Checkpoint, formats: Mapping[str, object] | 
     if formats and checkpoint.gguf is None and isinstance(told, Mapping | None):
         told = {**(told or {}), **formats}
     quantisation = quantisation_of(told, checkpoint.bytes_by_dtype)
+    if quantisation is not None and checkpoint.adapter is not None:
+        # Merged numbers are not those of the files: they are decoded first.
+        quantisation = replace(quantisation, is_decoded=True)
     counts: Counter[str] = Counter()
-    for name, entry in _entries(checkpoint):
+    for name, entry in checkpoint.entries():
         counts[_kind(name, entry)] += _num_parameters(name, entry, quantisation)
     if text_config(checkpoint.config).get("tie_word_embeddings") is True:
         # Some files hold both of a tied pair; memory will not.
@@ -104,12 +105,6 @@ def describe_checkpoint(checkpoint: Checkpoint, formats: Mapping[str, object] | 
         is_encoder_decoder=shape.is_encoder_decoder,
         quantisation=quantisation,
     )
-
-
-def _entries(checkpoint: Checkpoint) -> Iterator[tuple[str, TensorEntry]]:
-    for file in checkpoint.weight_files:
-        is_gguf = file.suffix == GGUF_SUFFIX
-        yield from (read_gguf(file).tensors if is_gguf else read_header(file)).items()
 
 
 def _stored_dtype(bytes_by_dtype: Mapping[str, int], quantisation: Quantisation | None) -> str:

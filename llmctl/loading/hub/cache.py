@@ -7,7 +7,7 @@ The layout is documented (huggingface.co/docs/huggingface_hub/guides/manage-cach
 import logging
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,16 +60,29 @@ class RepoCache:
         blob = self.blob(file)
         return blob.is_file() and blob.stat().st_size == file.num_bytes
 
-    def complete_snapshot(self, revision: str, *, gguf: str | None = None) -> Path | None:
-        """The folder of `revision`, or the GGUF file in it, if it can be run as it is; asks no hub."""
+    def complete_snapshot(
+        self,
+        revision: str,
+        *,
+        gguf: str | None = None,
+        wanted: Callable[[Collection[str]], Sequence[str]] | None = None,
+    ) -> Path | None:
+        """The folder of `revision`, or the GGUF file in it, if it can be run as it is; asks no hub.
+
+        Where `wanted` chooses of its files, it is taken for whole.
+        """
         commit = self._commit(revision)
         if commit is None or not self.snapshot(commit).is_dir():
             return None
         folder = self.snapshot(commit)
         names = {path.name for path in folder.iterdir() if path.exists()}
+        if wanted is not None and wanted(names):
+            return folder
         try:
             if wants_gguf(names, gguf):
                 return folder / choose_gguf(self.repo_id, names, gguf)
+            if contents.is_adapter(names):
+                return folder if contents.adapter_names(names) else None
             shards = () if contents.SINGLE_FILE in names else contents.indexed_shards(folder)
         except LlmctlError:
             return None

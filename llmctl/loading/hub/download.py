@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -27,6 +27,9 @@ _WEIGHTS = (".safetensors", ".gguf")
 BeforeWeights = Callable[[Path, Sequence[RemoteFile]], None]
 """Told the folder, which holds all but the weights, and the weights, before any of them comes."""
 
+Wanted = Callable[[Collection[str]], Sequence[str]]
+"""From the names in a repository to those that are to come, weights last; none: what a model needs."""
+
 
 def download(
     repo_id: str,
@@ -35,13 +38,14 @@ def download(
     progress: Progress,
     gguf: str | None = None,
     before_weights: BeforeWeights | None = None,
+    wanted: Wanted | None = None,
 ) -> Path:
     """The folder with the files of `repo_id` that a model needs, fetched as far as they are not in the cache.
 
     Of a repository of GGUF files it is the one file: its only one, or the one that `gguf` means (a name, or
     the tag at its end). The setting `hub` says from where. When the hub cannot be asked, a complete cached
     copy is used. An interrupted download keeps what it has, and the next one goes on there. What
-    `before_weights` raises ends it before any weights come. Raises
+    `before_weights` raises ends it before any weights come. `wanted` chooses other files. Raises
     `NotFoundError`, `AccessError` (private, gated, bad token), `UnreachableError`, `DoesNotFitError` (disk),
     `BadFileError` (no safetensors; bytes that are not those the hub lists), `AmbiguousError` (several GGUF
     files), `UsageError` (a revision that cannot be one).
@@ -51,16 +55,20 @@ def download(
     site = _site(repo_id, revision)
     cache = RepoCache(root=site.cache_root, repo_id=repo_id, variable=site.cache_variable)
     if site.is_offline:
-        return _offline_copy(cache, site, gguf)
+        return _offline_copy(cache, site, gguf, wanted)
     try:
         commit, files = site.list_files()
     except LlmctlError as error:
-        copy = cache.complete_snapshot(site.asked_revision, gguf=gguf)
+        copy = cache.complete_snapshot(site.asked_revision, gguf=gguf, wanted=wanted)
         if copy is None or _is_revision_gone(error):
             raise
         log.warning("%s; using the cached copy %s", error.message, copy)
         return copy
-    chosen = _choose(repo_id, files, gguf)
+    named = wanted(files) if wanted is not None else ()
+    chosen = [files[name] for name in named] or _choose(repo_id, files, gguf)
+    if contents.is_adapter([file.name for file in chosen]):
+        # Its base tells what can be run, and has its own look.
+        before_weights = None
     with site.errors(hint="what has arrived is kept: the same command goes on from there"):
         _bring(
             chosen, commit=commit, site=site, cache=cache, progress=progress, before_weights=before_weights
@@ -95,13 +103,13 @@ def _check_names(repo_id: str, revision: str | None) -> None:
         )
 
 
-def _offline_copy(cache: RepoCache, site: Site, gguf: str | None) -> Path:
-    copy = cache.complete_snapshot(site.asked_revision, gguf=gguf)
+def _offline_copy(cache: RepoCache, site: Site, gguf: str | None, wanted: Wanted | None) -> Path:
+    copy = cache.complete_snapshot(site.asked_revision, gguf=gguf, wanted=wanted)
     if copy is None:
         name = cache.repo_id if gguf is None else f"{cache.repo_id} ({gguf})"
-        wanted = name if site.revision is None else f"{name} at {site.revision}"
+        asked = name if site.revision is None else f"{name} at {site.revision}"
         raise UnreachableError(
-            f"HF_HUB_OFFLINE is set, and the cache {cache.root} has no complete copy of {wanted}",
+            f"HF_HUB_OFFLINE is set, and the cache {cache.root} has no complete copy of {asked}",
             hint="unset HF_HUB_OFFLINE to download it",
         )
     log.info("offline: using the cached copy %s", copy)
@@ -124,7 +132,9 @@ def _choose(repo_id: str, files: Mapping[str, RemoteFile], gguf: str | None) -> 
     names = contents.small_names(root)
     if contents.MODULES in root:
         names += contents.module_names(files)
-    if contents.CONFIG in root:
+    if contents.is_adapter(root):
+        names += contents.adapter_names(root)
+    elif contents.CONFIG in root:
         names += contents.weight_names(root)
     return [files[name] for name in names]
 

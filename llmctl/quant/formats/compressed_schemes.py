@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmctl.core.errors import BadFileError
+from llmctl.core.patterns import Pattern
 from llmctl.quant.formats.base import refuse_unknown
-from llmctl.quant.formats.patterns import Pattern
 
 TITLE = "compressed-tensors"
+_OTHER = "take another quantisation of this model, or its 16-bit checkpoint"
 INT_FORMATS = ("pack-quantized", "int-quantized", "naive-quantized")
 FP8_FORMATS = ("float-quantized", "naive-quantized", "mxfp8-quantized")
 FP4_FORMATS = ("mxfp4-pack-quantized", "nvfp4-pack-quantized")
@@ -118,7 +119,7 @@ class Schemes:
 
     def _matches(self, module: str, target: str) -> bool:
         pattern = self.patterns.get(target)
-        return pattern.matches(module) if pattern is not None else module == target
+        return pattern.matches_start(module) if pattern is not None else module == target
 
     def title(self) -> str:
         """For the user, with what of the config is not followed."""
@@ -275,11 +276,12 @@ def _names(title: str, config: Mapping[str, Any], key: str) -> tuple[str, ...]:
 def _refusal(title: str, what: str) -> BadFileError:
     return BadFileError(
         f"the quantization_config ({title}) {what}",
-        hint="take another quantisation of this model, or its 16-bit checkpoint",
+        hint=_OTHER,
     )
 
 
 def _patterns(names: Iterable[str], key: str) -> Iterator[tuple[str, Pattern]]:
+    where = f"the quantization_config ({TITLE}) has under {key}"
     for name in names:
         if name.startswith("re:"):
-            yield name, Pattern(name.removeprefix("re:"), key=key, title=TITLE)
+            yield name, Pattern(name.removeprefix("re:"), where=where, hint=_OTHER)

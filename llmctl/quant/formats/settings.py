@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmctl.core.errors import BadFileError, LlmctlError, UsageError
-from llmctl.quant.formats.patterns import Pattern
+from llmctl.core.patterns import Pattern
 
 _SYNONYMS: Mapping[str, str] = {
     "wbits": "bits",
@@ -140,7 +140,8 @@ class Rules:
             raise settings.refusal("dynamic", "an object of objects is expected")
         rules = []
         for key, values in given.items():
-            pattern = Pattern(re.sub(r"^[+-]:", "", key), key="dynamic", title=settings.title)
+            where = f"the quantization_config ({settings.title}) has under dynamic"
+            pattern = Pattern(re.sub(r"^[+-]:", "", key), where=where, hint=_OTHER)
             rules.append(_Rule(pattern, None if key.startswith("-:") else dict(values or {})))
         return cls(tuple(rules))
 
@@ -152,7 +153,7 @@ class Rules:
         """What holds for one quantised weight; raises where a rule says that it is dense."""
         module = weight.removesuffix(".weight")
         # The first rule that matches holds, as in GPTQModel and vLLM.
-        rule = next((rule for rule in self.rules if rule.pattern.matches(module)), None)
+        rule = next((rule for rule in self.rules if rule.pattern.matches_start(module)), None)
         if rule is None:
             return settings
         if rule.values is None:

@@ -8,9 +8,12 @@ import pytest
 
 from llmctl.core.errors import UsageError
 from llmctl.core.sizes import parse_size, shown, shown_count
+from tests import tiny
 from tests.cli.models.conftest import Models
 from tests.cli.test_help import modules_after
 from tests.loading.headers import LLAMA_8B, llama_8b, write_model
+from tests.lora.made import queries
+from tests.lora.made import write as write_adapter
 
 GIB = 1024**3
 
@@ -54,11 +57,23 @@ def test_the_facts_are_those_of_config_and_headers(models: Models, llama: str) -
         "vocabulary": 128256,
         "context": 131072,
         "licence": "mit",
+        "adapter": None,
     }
     assert (fit["fits"], fit["device"], fit["dtype"], fit["context"]) == (True, "cuda", "bfloat16", 4096)
     assert fit["cache_bytes_per_1k_tokens"] == 128 * 1024 * 1024
     assert fit["needed_bytes"] == fit["weight_bytes"] + fit["cache_bytes"] + fit["overhead_bytes"]
     assert (fit["free_bytes"], fit["remedies"]) == (24 * GIB, [])
+
+
+def test_an_adapter_is_its_base_and_told_as_an_adapter(models: Models, tmp_path: Path) -> None:
+    base = str(tiny.folder(tmp_path / "base"))
+    folder = str(write_adapter(tmp_path / "ad", queries(), base_model_name_or_path=base))
+    assert f"  adapter       LoRA of rank 4 upon {base}" in models("show", folder).out.splitlines()
+    assert facts(models, folder, "--memory", "24GiB")["adapter"] == {
+        "folder": folder,
+        "base": base,
+        "rank": 4,
+    }
 
 
 def test_what_does_not_fit_is_told_with_what_would(models: Models, llama: str) -> None:

@@ -1,0 +1,1 @@
+"""What makes one checkpoint of another: `llmctl delta make`, `apply`, `show`, `verify`."""

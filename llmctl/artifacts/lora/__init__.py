@@ -1,0 +1,1 @@
+"""LoRA adapters out of and into whole checkpoints: `llmctl lora merge`, `extract`."""

@@ -1,0 +1,1 @@
+"""`llmctl delta`: what makes one checkpoint of another."""

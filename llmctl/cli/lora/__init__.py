@@ -1,0 +1,1 @@
+"""`llmctl lora`: adapters into whole checkpoints, and out of them."""
