@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from llmctl.cli.family import row_template
 from llmctl.cli.model_opening import ModelSource, load_pooled_model, load_text_model, writes_text
-from llmctl.core.errors import UsageError
+from llmctl.core.errors import NotFoundError, UsageError
 from llmctl.core.places import expanded
 
 if TYPE_CHECKING:
@@ -146,6 +146,15 @@ def _with_task(one: Wanted, value: str) -> Wanted:
 
 
 def _with_delta(one: Wanted, value: str) -> Wanted:
+    from llmctl.loading.checkpoint import is_path_like
+
+    name, is_named, _ = value.partition("=")
+    if is_named and not expanded(value).exists():
+        called = (one.names or (one.model,))[0]
+        raise UsageError(f"--delta {value}: no model is called {name}", hint=f"write --delta {called}=…")
+    if is_path_like(value) and not expanded(value).is_dir():
+        # Now: with a fleet it would be told when all else has started.
+        raise NotFoundError(f"no such folder: {value}", hint="give the folder of a delta, or its hub id")
     if one.delta is not None:
         raise UsageError(f"--delta {value}: {one.model} has one already, {one.delta}", hint="give one")
     return replace(one, delta=value)

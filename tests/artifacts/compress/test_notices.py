@@ -164,6 +164,7 @@ def test_calibration_finds_layers_whatever_the_files_call_them(
     assert "rounded without it" not in caplog.text
 
 
+@pytest.mark.filterwarnings("ignore:You passed .quantization_config.:UserWarning")
 @pytest.mark.heavy
 @pytest.mark.parametrize("method", ["int4", "fp8"])
 @pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])

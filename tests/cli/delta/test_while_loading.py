@@ -140,6 +140,22 @@ def test_which_model_a_delta_is_for_must_be_clear(deltas: tuple[str, ...], told:
         wanted.read(wanted.Asked(models=("a=demo-base", "b=demo"), deltas=deltas), default="demo")
 
 
+@pytest.mark.parametrize("command", ["worker", "up"])
+@pytest.mark.parametrize(
+    ("delta", "code", "told"),
+    [
+        ("./none", 3, "no such folder: ./none"),
+        ("x=d", 2, "--delta x=d: no model is called x (write --delta demo-base=…)"),
+    ],
+)
+def test_servers_look_for_a_delta_before_anything_starts(
+    command: str, delta: str, code: int, told: str, llmctl: Llmctl
+) -> None:
+    ended = llmctl("serve", command, "demo-base", "--delta", delta, "--port", "0")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (code, "", 1)
+    assert told in ended.err
+
+
 @pytest.mark.parametrize(
     ("args", "code", "told"),
     [
