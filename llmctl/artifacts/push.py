@@ -82,10 +82,11 @@ def push(wanted: Wanted, progress: Progress, *, is_dry: bool = False) -> Pushed:
     return Pushed(repo_id=wanted.repo_id, url=url, commit=commit, files=tuple(files), num_bytes=num_bytes)
 
 
-def check(repo_id: str) -> None:
+def check(repo_id: str, *, is_dry: bool) -> None:
     """Raise what `push` would raise before it sends anything, for work that ends with one."""
     _check_id(repo_id)
-    _check_access(Hub.from_environ(repo_id, revision=None))
+    if not is_dry:
+        _check_access(Hub.from_environ(repo_id, revision=None))
 
 
 def _check_id(repo_id: str) -> None:

@@ -15,17 +15,13 @@ import time
 from pathlib import Path
 
 import llmctl
-from llmctl.artifacts.compress.card import CARD, PROVENANCE
 from llmctl.artifacts.compress.methods import METHODS
-from llmctl.artifacts.compress.places import Held, Places, Wish, bare_model, find, refuse_idle
 from llmctl.artifacts.compress.request import Compressed, CompressRequest, read_text
-from llmctl.artifacts.compress.run import Judge, refuse_quantised, told
-from llmctl.artifacts.stream.carry import Carried, carried
-from llmctl.artifacts.stream.job import Job, check_target, key_of
-from llmctl.artifacts.stream.source import Source
+from llmctl.artifacts.compress.run import Judge, Look, look_at, told
+from llmctl.artifacts.stream.job import Job, key_of
 from llmctl.core.errors import LlmctlError, UsageError
 from llmctl.core.progress import Progress
-from llmctl.loading.checkpoint import Checkpoint, locate, open_folder
+from llmctl.loading.checkpoint import Checkpoint, open_folder
 
 log = logging.getLogger(__name__)
 
@@ -37,27 +33,21 @@ _GROUP = 128
 def compress_by_package(request: CompressRequest, progress: Progress) -> Compressed:
     """As `run.compress`, for the methods that have a package."""
     _check(request)
-    checkpoint = locate(request.model, revision=request.revision, progress=progress)
-    source = Source.open(checkpoint, progress=progress)
-    check_target(request.target, overwrite=request.overwrite, sources=[source])
-    refuse_quantised(checkpoint)
-    held = {name: Held(entry.dtype, entry.shape) for name, entry in source.entries.items()}
-    wish = Wish(method=request.method, group_size=request.group_size or _GROUP, skip=request.skip)
-    places = find(bare_model(checkpoint), held, wish)
-    refuse_idle(request.skip, places)
-    foretold = _foretold(request, checkpoint, source, places)
+    # The package is told this size where none is given.
+    found = look_at(dataclasses.replace(request, group_size=request.group_size or _GROUP), progress)
+    foretold = _foretold(request, found)
     if request.is_dry:
         return foretold
     job = Job(
         request.target,
-        key=key_of("compress", request.options(), [source]),
-        sources=[source],
+        key=key_of("compress", request.options(), [found.source]),
+        sources=[found.source],
         num_bytes=foretold.bytes_after,
         progress=progress,
         overwrite=request.overwrite,
     )
     with job:
-        return _written(request, checkpoint, foretold, job)
+        return _written(request, found, foretold, job)
 
 
 def _check(request: CompressRequest) -> None:
@@ -75,12 +65,13 @@ def _check(request: CompressRequest) -> None:
         )
 
 
-def _foretold(request: CompressRequest, checkpoint: Checkpoint, source: Source, places: Places) -> Compressed:
+def _foretold(request: CompressRequest, found: Look) -> Compressed:
     """What will come of it, the bytes as an estimate."""
+    source, places = found.source, found.places
     small = sum(source.entry(name).num_bytes for name in places.chosen)
     numbers = sum(source.entry(name).shape[0] * source.entry(name).shape[1] for name in places.chosen)
     return Compressed(
-        name=checkpoint.name,
+        name=found.checkpoint.name,
         target=request.target,
         method=request.method,
         group_size=places.group_size,
@@ -92,21 +83,18 @@ def _foretold(request: CompressRequest, checkpoint: Checkpoint, source: Source, 
         + numbers * 5 // 2 // (places.group_size or _GROUP),
         num_compressed=len(places.chosen),
         dense=places.dense,
-        carried=tuple(each.name for each in _files(checkpoint.folder)),
+        carried=tuple(each.name for each in found.files),
     )
 
 
-def _files(folder: Path) -> tuple[Carried, ...]:
-    return carried(folder, without=("config.json", CARD, PROVENANCE))
-
-
-def _written(request: CompressRequest, checkpoint: Checkpoint, foretold: Compressed, job: Job) -> Compressed:
+def _written(request: CompressRequest, found: Look, foretold: Compressed, job: Job) -> Compressed:
+    checkpoint = found.checkpoint
     judge = Judge(request, checkpoint.name, job.progress)
     judge.before(checkpoint.folder)
     started = time.monotonic()
     job.progress.stage(f"{request.method} by {METHODS[request.method].package}")
     _run_child(request, checkpoint, job.folder)
-    job.carry(_files(checkpoint.folder))
+    job.carry(found.files)
     made = open_folder(job.folder)
     seconds = round(time.monotonic() - started, 1)
     comparison = judge.after(job.folder)

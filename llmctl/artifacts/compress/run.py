@@ -81,15 +81,8 @@ def compress(request: CompressRequest, progress: Progress) -> Compressed:
 
 def prepare(request: CompressRequest, progress: Progress) -> Work:
     """Find the model and decide what becomes of each tensor. Raises as `compress` does."""
-    checkpoint = locate(request.model, revision=request.revision, progress=progress)
-    source = Source.open(checkpoint, progress=progress)
-    check_target(request.target, overwrite=request.overwrite, sources=[source])
-    refuse_quantised(checkpoint)
-    held = {name: Held(entry.dtype, entry.shape) for name, entry in source.entries.items()}
-    wish = Wish(method=request.method, group_size=request.group_size, skip=request.skip)
-    places = find(bare_model(checkpoint), held, wish)
-    refuse_idle(request.skip, places)
-    refuse_nothing(checkpoint.name, places, request)
+    found = look_at(request, progress)
+    checkpoint, source, places = found.checkpoint, found.source, found.places
     told = notices(checkpoint.name, places, request, num_bytes=source.num_bytes)
     for notice in told:
         log.warning("%s", notice)
@@ -97,8 +90,6 @@ def prepare(request: CompressRequest, progress: Progress) -> Work:
         log.info("%s (%d): dense, since %s", next(iter(modules)), len(modules), reason)
     dtype = getattr(torch, stored_dtype(checkpoint.bytes_by_dtype))
     layout = formats.Layout(method=request.method, group_size=places.group_size, dtype=dtype)
-    files = carried(checkpoint.folder, without=(contents.CONFIG, card.CARD, card.PROVENANCE))
-    tell_lacking(checkpoint.name, checkpoint.folder, files, source.files)
     return Work(
         request=request,
         checkpoint=checkpoint,
@@ -106,12 +97,38 @@ def prepare(request: CompressRequest, progress: Progress) -> Work:
         places=places,
         layout=layout,
         shards=split(_steps(source, places, layout), max_bytes=request.max_shard_bytes),
-        files=files,
+        files=found.files,
         notices=told,
     )
 
 
-def refuse_quantised(checkpoint: Checkpoint) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """A model that can be compressed, and where."""
+
+    checkpoint: Checkpoint
+    source: Source
+    places: Places
+    files: Sequence[Carried]
+
+
+def look_at(request: CompressRequest, progress: Progress) -> Look:
+    """Find the model and its layers; tell what it lacks. Raises as `compress` does."""
+    checkpoint = locate(request.model, revision=request.revision, progress=progress)
+    source = Source.open(checkpoint, progress=progress)
+    check_target(request.target, overwrite=request.overwrite, sources=[source])
+    _refuse_quantised(checkpoint)
+    held = {name: Held(entry.dtype, entry.shape) for name, entry in source.entries.items()}
+    wish = Wish(method=request.method, group_size=request.group_size, skip=request.skip)
+    places = find(bare_model(checkpoint), held, wish)
+    refuse_idle(request.skip, places)
+    refuse_nothing(checkpoint.name, places, request)
+    files = carried(checkpoint.folder, without=(contents.CONFIG, card.CARD, card.PROVENANCE))
+    tell_lacking(checkpoint.name, checkpoint.folder, files, source.files)
+    return Look(checkpoint=checkpoint, source=source, places=places, files=files)
+
+
+def _refuse_quantised(checkpoint: Checkpoint) -> None:
     """Raise `UsageError` for weights that are in few bits already."""
     if told_of(checkpoint, {}) is not None:
         raise UsageError(

@@ -77,7 +77,7 @@ def apply(base: Source, delta: Delta, wish: Wish, progress: Progress, *, is_dry:
     started = time.monotonic()
     if wrong := wrong_shapes(delta.manifest, base.entries):
         raise wrong_base(delta.manifest, delta.name, base.name, wrong)
-    files, notices = files_of(delta)
+    files, notices = _carried(delta)
     outs = out_files(delta, wish.max_shard_bytes)
     result = Result(
         out=wish.out,
@@ -115,7 +115,7 @@ def _targets(delta: Delta) -> dict[str, str]:
     return {name: told.target or "" for name, told in delta.manifest.tensors.items()}
 
 
-def files_of(delta: Delta) -> tuple[list[Carried], tuple[str, ...]]:
+def _carried(delta: Delta) -> tuple[list[Carried], tuple[str, ...]]:
     """The files that go along, and what is to be said of those that do not."""
     told = delta.manifest.carried
     found = [each for each in carry.carried(delta.folder) if each.name in told]

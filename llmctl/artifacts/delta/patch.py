@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from llmctl.artifacts.delta import manifest
-from llmctl.artifacts.delta.apply import files_of
 from llmctl.artifacts.delta.apply_add import AddWork
 from llmctl.artifacts.delta.find import Found
 from llmctl.artifacts.delta.opened import Delta, not_the_base, pieces_of, wrong_base, wrong_shapes
@@ -90,8 +89,7 @@ class ExactPatch(DeltaPatch):
         told = self._delta.manifest
         if wrong := wrong_shapes(told, self._base.entries):
             raise wrong_base(told, found.name, base.name, wrong)
-        _check_files(self._delta)
-        _, self.notices = files_of(self._delta)
+        self.notices = _told_of_files(self._delta)
         self.entries = {
             name: _entry(each.dtype, each.shape, each.num_bytes) for name, each in told.tensors.items()
         }
@@ -143,15 +141,20 @@ class AddPatch(DeltaPatch):
         return made.tensors[0]
 
 
-def _check_files(delta: Delta) -> None:
-    """Refuse another config, tokenizer or template: the right weights would give wrong answers with them."""
-    read = {name for name in delta.manifest.carried if not _ABOUT.search(name)}
-    here = {each.name for each in carry.carried(delta.folder)} & read
-    if wrong := (read - here) | set(manifest.other_files(delta.manifest, delta.folder, sorted(here))):
+def _told_of_files(delta: Delta) -> tuple[str, ...]:
+    """A word about files that are not as they were made.
+
+    Raises `BadFileError` over a config, tokenizer or template: right weights would answer wrongly with it.
+    """
+    told = set(delta.manifest.carried)
+    here = {each.name for each in carry.carried(delta.folder)} & told
+    other = (told - here) | set(manifest.other_files(delta.manifest, delta.folder, sorted(here)))
+    if wrong := [name for name in other if not _ABOUT.search(name)]:
         raise BadFileError(
             f"the delta {delta.name} is not as it was made: {contents.shown(wrong)} is changed or missing",
             hint="download or copy the delta again; llmctl delta apply takes its files as they are",
         )
+    return (f"{contents.shown(other)} is changed or missing",) if other else ()
 
 
 def _entry(dtype: str, shape: tuple[int, ...], num_bytes: int) -> TensorEntry:

@@ -81,9 +81,9 @@ def make(
         overwrite=overwrite,
     )
     models = ((base, base_revision), (target, revision))
-    if hub_repo_id is not None and not dry_run:
+    if hub_repo_id is not None:
         # Now: the work takes long.
-        check(hub_repo_id)
+        check(hub_repo_id, is_dry=dry_run)
     with console.progress() as progress:
         result = _make(models, form, wish, progress, is_dry=dry_run)
         pushed = None

@@ -106,7 +106,7 @@ def test_right_weights_with_another_config_or_tokenizer_are_refused(
     (tmp_path / "d" / "README.md").write_text("better")
     changed = patched(open_folder(base), found(tmp_path / "d"))
     assert changed.patch is not None
-    assert any("README.md of the delta" in notice for notice in changed.patch.notices)
+    assert any("README.md is changed" in notice for notice in changed.patch.notices)
     (tmp_path / "d" / name).unlink() if is_missing else (tmp_path / "d" / name).write_text("[]")
     with pytest.raises(BadFileError, match=f"{name} is changed or missing"):
         patched(open_folder(base), found(tmp_path / "d"))
